@@ -1,0 +1,1 @@
+"""Contracts between pilot, manager and launcher: standard library and pydantic only."""

@@ -1,0 +1,37 @@
+"""Identifiers: a letter for the kind, a dash, 10 characters of time, 10 of chance (base32)."""
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_BODY = r"[0-9a-hjkmnp-tv-z]{20}"
+
+JobId = Annotated[str, StringConstraints(pattern=rf"^j-{_BODY}$")]
+PilotId = Annotated[str, StringConstraints(pattern=rf"^p-{_BODY}$")]
+HostId = Annotated[str, StringConstraints(pattern=rf"^h-{_BODY}$")]
+EnrolmentId = Annotated[str, StringConstraints(pattern=rf"^e-{_BODY}$")]
+ReceiptId = Annotated[str, StringConstraints(pattern=rf"^r-{_BODY}$")]
+CommandId = Annotated[str, StringConstraints(pattern=rf"^c-{_BODY}$")]
+BatchId = Annotated[str, StringConstraints(pattern=rf"^b-{_BODY}$")]
+TokenId = Annotated[str, StringConstraints(pattern=rf"^t-{_BODY}$")]
+
+ExperimentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Attempt = int
+
+
+def make_id(kind: str, now: float, chance: int) -> str:
+    """An identifier of `kind` (one letter) that sorts by time.
+
+    `now` is Unix time in seconds, `chance` a random integer of 50 bits; both come from the caller
+    so that cores and simulations stay deterministic.
+    """
+    return f"{kind}-{_base32(int(now * 1000), 10)}{_base32(chance, 10)}"
+
+
+def _base32(value: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        value, digit = divmod(value, 32)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))
