@@ -1,0 +1,58 @@
+# The repository's commands. Each does its own set-up, which deploy/setup/setup.sh explains.
+
+CACHE := $(or $(COPILOT_CACHE),.cache)
+PYTHON := "$(CACHE)/venv/bin/python"
+SETUP := sh deploy/setup/setup.sh
+CHECK := sh deploy/setup/check.sh
+
+.PHONY: help demo test fresh lint unit vm image lock clean clean-all
+.NOTPARALLEL:
+
+help:
+	@echo "make demo       run eight physics jobs in a real virtual machine; results in demo-out/"
+	@echo "make test       every check: lint, tests without a VM, image, tests with a VM"
+	@echo "make lint       formatting, types, import rules, shell scripts"
+	@echo "make unit       the tests that start no VM"
+	@echo "make image      build the VM image if it is not there or out of date"
+	@echo "make vm         the tests that start a VM (builds the image first)"
+	@echo "make fresh      both commands in a new, bare Debian 12; ONLY=demo or ONLY=test for one; logs in fresh-out/"
+	@echo "make lock       write requirements/*.txt anew; UPGRADE=1 takes the newest versions"
+	@echo "make clean      remove outputs; clean-all also the cache ($(CACHE))"
+
+demo:
+	@$(SETUP) demo
+	@$(CHECK) image
+	@$(PYTHON) -m deploy.demo $(ARGS)
+
+test:
+	@$(SETUP) test
+	@$(CHECK) lint unit image vm
+
+lint:
+	@$(SETUP) test
+	@$(CHECK) lint
+
+unit:
+	@$(SETUP) test
+	@$(CHECK) unit
+
+image:
+	@$(SETUP) demo
+	@$(CHECK) image
+
+vm:
+	@$(SETUP) test
+	@$(CHECK) image vm
+
+fresh:
+	@$(SETUP) packages mmdebstrap
+	@/usr/bin/python3 deploy/setup/fresh.py $(ONLY)
+
+lock:
+	@sh deploy/setup/lock.sh $(if $(UPGRADE),--upgrade)
+
+clean:
+	rm -rf demo-out bench-out fresh-out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+clean-all: clean
+	rm -rf "$(CACHE)" *.egg-info

@@ -1,0 +1,53 @@
+#!/bin/sh
+# Runs the checks of `make test` one after the other, stops at the first that fails, and prints how
+# long each took. Usage: check.sh STEP... with the steps lint, unit, image, vm. Set-up comes before.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+cache=${COPILOT_CACHE:-.cache}
+bin=$cache/venv/bin
+durations=
+
+shell_files() { git ls-files '*.sh' .ci/run; }
+
+lint() {
+    "$bin/ruff" check . \
+        && "$bin/ruff" format --check . \
+        && "$bin/mypy" \
+        && "$bin/lint-imports" \
+        && shell_files | xargs "$bin/shellcheck"
+}
+unit() { "$bin/python" -m pytest -m "not vm"; }
+vm() { "$bin/python" -m pytest -m vm; }
+image() {
+    exec 9>>"$cache/image.lock"
+    if ! flock --nonblock 9; then
+        echo "waiting for another run that builds the image: $(cat "$cache/image.lock")"
+        flock 9
+    fi
+    echo "process $$, since $(date '+%F %T')" >"$cache/image.lock"
+    "$bin/python" -m deploy.image build --cache "$cache/image-build" --out "$cache/image"
+    code=$?
+    exec 9>&-
+    return "$code"
+}
+
+report() { printf '%b' "$durations"; }
+
+for step in "$@"; do
+    case $step in
+        lint | unit | image | vm) ;;
+        *) echo "check.sh: no step called $step; there are lint, unit, image, vm" >&2; exit 64 ;;
+    esac
+    echo "---- $step"
+    began=$(date +%s)
+    "$step"
+    code=$?
+    took="$(($(date +%s) - began)) s"
+    if [ "$code" -ne 0 ]; then
+        durations="$durations$step: failed after $took\n"
+        report
+        exit "$code"
+    fi
+    durations="$durations$step: passed in $took\n"
+done
+report

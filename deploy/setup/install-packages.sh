@@ -1,0 +1,119 @@
+#!/bin/sh
+# The part of the set-up that needs root. Usage: install-packages.sh PACKAGE...
+#
+# Installs Debian packages without letting any of them start or enable a service, and puts back what
+# it changed to achieve that, also when it is interrupted:
+#  - a policy-rc.d (Debian's own switch for "start nothing now") stands while packages are installed,
+#    unless the machine has one of its own;
+#  - units and init scripts that the packages enabled are disabled again afterwards.
+# An interruption during the download stops at once. Once dpkg is at work it is let finish, because a
+# half installed package is worse than a few seconds more.
+set -u
+
+policy=/usr/sbin/policy-rc.d
+policy_mark='# temporary, by the set-up of Cloud Co-Pilot'
+lock=/run/cloud-copilot-packages.lock
+export DEBIAN_FRONTEND=noninteractive
+child=
+stopped=
+
+say() { echo "packages: $*"; }
+
+enabled() {
+    find /etc/systemd/system /etc/systemd/user -type l 2>/dev/null
+    find /etc/rc?.d -name 'S*' 2>/dev/null
+}
+
+forbid_starts() {
+    if [ -e "$policy" ]; then
+        # One that an earlier run had to leave behind (kill -9) is taken over.
+        grep -qF "$policy_mark" "$policy" 2>/dev/null || return 0
+    fi
+    printf '#!/bin/sh\n%s\nexit 101\n' "$policy_mark" >"$policy.new" || return 1
+    chmod 755 "$policy.new" && mv "$policy.new" "$policy"
+}
+
+allow_starts() {
+    rm -f "$policy.new"
+    if grep -qF "$policy_mark" "$policy" 2>/dev/null; then rm -f "$policy"; fi
+}
+
+disable_new() {
+    [ -f "$before" ] || return 0
+    enabled | sort >"$before.now"
+    comm -13 "$before" "$before.now" | while IFS= read -r link; do
+        name=${link##*/}
+        case $link in
+            /etc/rc?.d/*) update-rc.d "${name#S??}" disable >/dev/null ;;
+            # An alias (dbus-org.….service) or a start at boot: neither is there until someone asks.
+            *) rm -f "$link" ;;
+        esac
+        say "left disabled: $name"
+    done
+    rm -f "$before" "$before.now"
+}
+
+# Runs a step in the background so that a signal is noticed while it works. A shell starts
+# background commands with the interrupt key ignored.
+step() {
+    setsid "$@" </dev/null &
+    child=$!
+    while :; do
+        wait "$child"
+        code=$?
+        # wait also returns for a signal; the child may still be there
+        kill -0 "$child" 2>/dev/null || break
+        if [ -n "$stopped" ] && [ -n "$interruptible" ]; then kill "$child" 2>/dev/null; fi
+    done
+    child=
+    if [ -n "$stopped" ]; then exit 130; fi
+    return "$code"
+}
+
+finish() {
+    trap '' INT TERM HUP
+    disable_new
+    allow_starts
+}
+
+on_signal() {
+    stopped=yes
+    if [ -z "$child" ]; then exit 130; fi
+    [ -n "$interruptible" ] || say "stopping as soon as the packages at hand are complete"
+}
+
+install() {
+    step apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 -o APT::Install-Recommends=false \
+        -o Dpkg::Options::=--force-confold --yes "$@"
+}
+
+[ $# -gt 0 ] || { echo "usage: install-packages.sh PACKAGE..." >&2; exit 64; }
+[ "$(id -u)" = 0 ] || { echo "packages: this part needs root" >&2; exit 77; }
+
+interruptible=yes
+exec 8>"$lock" || exit 73
+flock 8
+before=$(mktemp /run/cloud-copilot-enabled.XXXXXX) || exit 73
+trap finish EXIT
+trap on_signal INT TERM HUP
+enabled | sort >"$before"
+forbid_starts || exit 73
+
+if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
+    say "completing an earlier, interrupted installation"
+    interruptible=
+    step dpkg --configure -a || exit 1
+    interruptible=yes
+fi
+
+# Lists that are missing or too old for what the mirror holds: fetched once.
+if ! apt-get -s -qq --no-install-recommends install "$@" >/dev/null 2>&1 \
+    || ! install --download-only install "$@"; then
+    say "fetching the package lists"
+    step apt-get -q -o DPkg::Lock::Timeout=600 update || exit 1
+    say "fetching packages"
+    install --download-only install "$@" || exit 1
+fi
+say "installing: $*"
+interruptible=
+install --no-download install "$@" || exit 1
