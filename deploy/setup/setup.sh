@@ -139,26 +139,9 @@ missing_packages() {
     done
 }
 
-packages() {
-    wanted=$(sed 's/#.*//' "$here/packages.txt"; for name in "$@"; do echo "$name"; done)
-    echo "$wanted" | {
-        set --
-        while read -r name _ version; do
-            [ -z "$name" ] || set -- "$@" "$name=$version"
-        done
-        for want in "$@"; do echo "${want%%=*}"; done \
-            | xargs dpkg-query -W -f '${Package} ${db:Status-Status} ${Version}\n' 2>/dev/null \
-            | awk '$2 == "installed" {print $1, $3}' \
-            | { installed=$(cat); for want in "$@"; do
-                name=${want%%=*}
-                has=$(echo "$installed" | awk -v n="$name" '$1 == n {print $2; exit}')
-                if [ -z "$has" ]; then
-                    echo "$name"
-                elif [ -n "${want#*=}" ] && ! dpkg --compare-versions "$has" ge "${want#*=}"; then
-                    echo "$name"
-                fi
-            done; }
-    }
+ask_sudo() {
+    say "sudo may ask for your password, to install: $missing"
+    sudo -v
 }
 
 packages() {
@@ -168,15 +151,16 @@ packages() {
     missing=$(missing_packages "$@" | tr '\n' ' ')
     missing=${missing% }
     [ -n "$missing" ] || return 0
-    line="apt-get install --no-install-recommends $missing"
+    line="apt-get update && apt-get install --no-install-recommends $missing"
     if [ "$(id -u)" = 0 ]; then
         become=
     elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
         become="sudo -n"
-    elif command -v sudo >/dev/null && [ -t 0 ] && say "sudo asks for the password to install: $missing" && sudo -v; then
+    elif command -v sudo >/dev/null && [ -t 0 ] && ask_sudo; then
         become="sudo -n"
     else
-        echo "setup: Debian packages are missing, and installing them needs root. Run this line as root, then again what you ran:" >&2
+        echo "setup: Debian packages are missing, and installing them needs root." \
+            "Run this line as root, then again what you ran:" >&2
         echo "$line" >&2
         exit 2
     fi
