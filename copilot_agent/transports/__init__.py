@@ -1,0 +1,1 @@
+"""Carriers of the conversation, and files by signed URL."""

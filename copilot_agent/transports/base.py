@@ -1,0 +1,79 @@
+"""What a carrier of the conversation and a mover of files must do."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
+
+
+class TransportTrouble(StrEnum):
+    """Why a connection ended; it decides what the pilot does next."""
+
+    SUPERSEDED = "superseded"  #: a newer attach of the same pilot took over
+    TOKEN = "token"  # noqa: S105 - expired or refused: renew, then connect again
+    RETIRED = "retired"  #: retired or banned: do not come back
+    UNREACHABLE = "unreachable"  #: try again later
+    MALFORMED = "malformed"  #: one side sent what the other cannot read
+
+
+class TransportError(Exception):
+    def __init__(self, trouble: TransportTrouble, message: str) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+        self.message = message
+
+
+class Transport(Protocol):
+    """One carrier. After `close` or an error it may be connected again."""
+
+    async def connect(self, token: str) -> None:
+        """Raises TransportError."""
+
+    async def send(self, frame: PilotFrame) -> None:
+        """Returns when the frame is handed to the system. Raises TransportError."""
+
+    def frames(self) -> AsyncIterator[ManagerFrame]:
+        """Frames as they come. Ends by raising TransportError, or quietly after `close`."""
+
+    async def close(self) -> None: ...
+
+
+class Dialer(Protocol):
+    """Opens connections where there is no network card: in the guest."""
+
+    async def dial(self, host: str, port: int) -> socket.socket | None:
+        """A connected non-blocking socket; None means ordinary TCP. Raises OSError."""
+
+
+class FileMoveError(Exception):
+    """A transfer failed. `retryable`: the same call may work later, from where it stopped."""
+
+    def __init__(self, message: str, *, retryable: bool, link_expired: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retryable = retryable
+        self.link_expired = link_expired
+
+
+Moved = Callable[[int], None]
+"""Told how many more bytes have been moved."""
+
+
+class FileMover(Protocol):
+    """Moves files by signed URL. Both raise FileMoveError."""
+
+    async def download(
+        self, url: str, target: Path, *, offset: int, max_bytes: int, progress: Moved | None = None
+    ) -> int:
+        """Appends to `target` from byte `offset` on; returns the file's size then.
+
+        Starts over if the server does not know ranges. Refuses more than `max_bytes` in the file.
+        """
+
+    async def upload(
+        self, url: str, source: Path, *, sha256: str, size: int, progress: Moved | None = None
+    ) -> None:
+        """Returns when the server has confirmed size and hash; resumes what it has already."""
