@@ -46,7 +46,7 @@ vm:
 
 fresh:
 	@$(SETUP) packages mmdebstrap
-	@/usr/bin/python3 deploy/setup/fresh.py $(ONLY)
+	@/usr/bin/python3 -m deploy.setup.fresh $(ONLY)
 
 lock:
 	@sh deploy/setup/lock.sh $(if $(UPGRADE),--upgrade)
