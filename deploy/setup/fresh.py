@@ -34,7 +34,8 @@ RUN = r"""
 set -u
 root=$1; shift
 mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" \
-    && mount -t proc proc "$root/proc" && mount -t tmpfs -o nosuid,nodev shm "$root/dev/shm" || exit 70
+    && mount -t proc proc "$root/proc" \
+    && mount -t tmpfs -o nosuid,nodev shm "$root/dev/shm" || exit 70
 exec chroot "$root" env -i "$@"
 """
 INSIDE = r"""
@@ -117,7 +118,8 @@ def clone(root: Path, log: TextIO) -> str:
         say(f"what is not committed ({len(dirty.splitlines())} files) is not part of this run")
     bundle = root / "root/repository.bundle"
     subprocess.run([*git, "bundle", "create", "--quiet", str(bundle), "HEAD"], check=True)
-    inside = ["chroot", str(root), "git", "clone", "--quiet", "/root/repository.bundle", CLONE]
+    inside = ["chroot", str(root), "git", "-c", "advice.detachedHead=false"]
+    inside += ["clone", "--quiet", "/root/repository.bundle", CLONE]
     if run(inside, log) != 0:
         raise FreshError("git could not clone the repository in the bare system")
     bundle.unlink()
