@@ -1,0 +1,271 @@
+"""Files in and out: who may move which, and the links that let pilots do it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
+from copilot_agent.protocol.frames import InputLink, OutputLink
+from copilot_agent.protocol.job import STDERR, STDOUT, InputFile, JobSpec, Output
+from job_manager_adapter.files.blobs import BlobStore
+from job_manager_adapter.files.links import READ, WRITE, LinkSigner
+from job_manager_adapter.files.outputs import OutputIndex
+from job_manager_adapter.files.uploads import Target, Uploads
+from job_manager_adapter.views import UploadView
+
+MIB = 1 << 20
+LINK_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class OutputTarget:
+    """What a signed output link is for."""
+
+    experiment: str
+    job: str
+    attempt: int
+    name: str
+    max_bytes: int
+
+    @property
+    def key(self) -> str:
+        return f"output {self.job} {self.attempt} {self.name}"
+
+
+class FileService:
+    """The manager's own file store. An owner is an experiment's name, "" the operators.
+
+    `base_url` may be set after the server knows its port.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        signer: LinkSigner,
+        *,
+        base_url: str = "",
+        floor_bytes: int = 0,
+        max_file_bytes: int = 1 << 40,
+    ) -> None:
+        self.base_url = base_url
+        self.floor_bytes = floor_bytes
+        self._signer = signer
+        self._max_file_bytes = max_file_bytes
+        self._blobs = BlobStore(root)
+        self._uploads = Uploads(root, self._blobs, floor_bytes)
+        self._outputs = OutputIndex(root)
+
+    # Links for pilots
+
+    def inputs(self, job: str, spec: JobSpec, now: float) -> tuple[InputLink, ...]:
+        """Where a pilot gets the job's inputs; those with a URL of their own keep it."""
+        return tuple(self._input_link(file, now) for file in spec.inputs)
+
+    def outputs(self, job: str, attempt: int, spec: JobSpec, now: float) -> tuple[OutputLink, ...]:
+        """Where a pilot puts the declared outputs and both logs."""
+        declared = [(file.name, file.optional, spec.limits.output_mib) for file in spec.outputs]
+        logs = [(name, False, spec.limits.log_mib + 1) for name in (STDOUT, STDERR)]
+        return tuple(
+            OutputLink(
+                name=name,
+                url=self._output_url(spec.experiment, job, attempt, name, mib * MIB, now),
+                max_bytes=mib * MIB,
+                optional=optional,
+            )
+            for name, optional, mib in declared + logs
+        )
+
+    def check_link(self, kind: str, path: str, query: dict[str, str]) -> None:
+        """Raises `CopilotError` with `link_invalid` or `link_expired`."""
+        self._signer.check(kind, path, query, time.time())
+
+    async def outputs_present(self, job: str, attempt: int, outputs: Sequence[Output]) -> list[str]:
+        """Names of outputs that are not here, or with another hash or size than said."""
+        return await asyncio.to_thread(self._missing_outputs, job, attempt, outputs)
+
+    async def inputs_present(self, experiment: str, spec: JobSpec) -> list[FieldError]:
+        """What is wrong with the inputs that the job expects in the store."""
+        return await asyncio.to_thread(self._missing_inputs, experiment, spec)
+
+    def discard(self, job: str, attempt: int) -> None:
+        """Forgets an attempt's outputs; the blobs go with the next clean-up."""
+        self._outputs.discard(job, attempt)
+
+    # Downloads
+
+    def blob_path(self, sha256: str, owner: str | None = None) -> Path:
+        """The file to send. With `owner`, only if it may read it. Raises not_found."""
+        if owner is not None and not self._readable(owner, sha256):
+            raise _no_such_file(sha256)
+        if self._blobs.size(sha256) is None:
+            raise _no_such_file(sha256)
+        return self._blobs.path(sha256)
+
+    def stored_outputs(self, job: str, attempt: int) -> list[Output]:
+        return self._outputs.all(job, attempt)
+
+    def output(self, job: str, attempt: int, name: str) -> tuple[Output, Path]:
+        """One stored output and its file. Raises not_found."""
+        output = self._outputs.get(job, attempt, name)
+        if output is None:
+            raise CopilotError(
+                f"job {job} has no output {name!r} of attempt {attempt}",
+                remedy="`copilot job show` lists the outputs that exist",
+                code=ErrorCode.NOT_FOUND,
+            )
+        return output, self.blob_path(output.sha256)
+
+    # Uploads
+
+    def output_state(self, target: OutputTarget) -> UploadView | None:
+        """How far an output's upload is; `None` before its first byte."""
+        done = self._outputs.get(target.job, target.attempt, target.name)
+        if done:
+            return UploadView(sha256=done.sha256, size=done.size, offset=done.size, complete=True)
+        offset = self._uploads.offset(target.key)
+        return UploadView(sha256="0" * 64, size=offset, offset=offset, complete=False)
+
+    async def put_output(
+        self,
+        target: OutputTarget,
+        offset: int,
+        length: int,
+        sha256: str,
+        body: AsyncIterator[bytes],
+    ) -> bool:
+        """Stores (a part of) an output; true once it is complete."""
+        _check_size(length, min(target.max_bytes, self._max_file_bytes))
+        done = self._outputs.get(target.job, target.attempt, target.name)
+        if done:
+            return _repeated(done, sha256, target.name)
+        if not await self._uploads.receive(Target(target.key, sha256, length), offset, body):
+            return False
+        output = Output(name=target.name, sha256=sha256, size=length)
+        await asyncio.to_thread(self._keep_output, target, output)
+        return True
+
+    def file_state(self, owner: str, sha256: str) -> UploadView:
+        """How far the owner's own upload of this file is. Raises not_found before its start."""
+        size = self._blobs.size(sha256)
+        if size is not None and self._readable(owner, sha256):
+            return UploadView(sha256=sha256, size=size, offset=size, complete=True)
+        offset = self._uploads.offset(_file_key(owner, sha256))
+        if not offset:
+            raise _no_such_file(sha256)
+        return UploadView(sha256=sha256, size=offset, offset=offset, complete=False)
+
+    async def put_file(
+        self, owner: str, sha256: str, offset: int, length: int, body: AsyncIterator[bytes]
+    ) -> bool:
+        """Stores (a part of) a user's file; true once it is complete.
+
+        Who has no right to a blob yet must bring all of it, so a hash alone opens nothing.
+        """
+        _check_size(length, self._max_file_bytes)
+        if self._blobs.size(sha256) == length and self._readable(owner, sha256):
+            self._blobs.touch(sha256)
+            return True
+        target = Target(_file_key(owner, sha256), sha256, length)
+        if not await self._uploads.receive(target, offset, body):
+            return False
+        await asyncio.to_thread(self._blobs.mark, owner, sha256)
+        return True
+
+    # Care
+
+    def free_bytes(self) -> int:
+        return self._blobs.free_bytes()
+
+    async def clean(
+        self, *, blob_days: float, output_days: float, keep: Callable[[], set[str]] = set
+    ) -> int:
+        """Removes old half files, old outputs and unreferenced blobs; returns bytes set free.
+
+        `keep` names the inputs of jobs that may still run.
+        """
+
+        def work() -> int:
+            self._uploads.clean()
+            self._outputs.clean(output_days)
+            return self._blobs.clean(self._outputs.hashes() | keep(), blob_days)
+
+        return await asyncio.to_thread(work)
+
+    def _input_link(self, file: InputFile, now: float) -> InputLink:
+        url = file.url
+        if url is None:
+            self._blobs.touch(file.sha256)
+            path = f"/files/v1/inputs/{file.sha256}"
+            url = self.base_url + self._signer.sign(READ, path, now + LINK_SECONDS)
+        return InputLink(
+            name=file.name, url=url, sha256=file.sha256, size=file.size, unpack=file.unpack
+        )
+
+    def _output_url(
+        self, experiment: str, job: str, attempt: int, name: str, max_bytes: int, now: float
+    ) -> str:
+        path = f"/files/v1/outputs/{job}/{attempt}/{name}"
+        return self.base_url + self._signer.sign(
+            WRITE, path, now + LINK_SECONDS, max_bytes=max_bytes, experiment=experiment
+        )
+
+    def _missing_outputs(self, job: str, attempt: int, outputs: Sequence[Output]) -> list[str]:
+        here = {output.name: output for output in self._outputs.all(job, attempt)}
+        return [output.name for output in outputs if here.get(output.name) != output]
+
+    def _missing_inputs(self, experiment: str, spec: JobSpec) -> list[FieldError]:
+        errors = []
+        for number, file in enumerate(spec.inputs):
+            if file.url is not None:
+                continue
+            where, size = f"inputs[{number}]", self._blobs.size(file.sha256)
+            if size is None or not self._readable(experiment, file.sha256):
+                message = f"no such file in the store: PUT it to /api/v1/files/{file.sha256} first"
+                errors.append(FieldError(field=f"{where}.sha256", message=message))
+            elif size != file.size:
+                message = f"the stored file has {size} bytes, not {file.size}: correct the size"
+                errors.append(FieldError(field=f"{where}.size", message=message))
+            else:
+                self._blobs.touch(file.sha256)
+        return errors
+
+    def _readable(self, owner: str, sha256: str) -> bool:
+        """Operators read everything; what they brought, all experiments may use."""
+        return not owner or self._blobs.owned(owner, sha256) or self._blobs.owned("", sha256)
+
+    def _keep_output(self, target: OutputTarget, output: Output) -> None:
+        self._blobs.mark(target.experiment, output.sha256)
+        self._outputs.put(target.job, target.attempt, output)
+
+
+def _file_key(owner: str, sha256: str) -> str:
+    return f"file {owner} {sha256}"
+
+
+def _no_such_file(sha256: str) -> CopilotError:
+    return CopilotError(
+        f"no file {sha256} is here for you",
+        remedy=f"upload it: PUT /api/v1/files/{sha256}",
+        code=ErrorCode.NOT_FOUND,
+    )
+
+
+def _check_size(length: int, most: int) -> None:
+    if length > most:
+        raise CopilotError(
+            f"the file has {length} bytes, at most {most} are allowed",
+            remedy="raise limits.output_mib of the job, or write less",
+            code=ErrorCode.TOO_LARGE,
+        )
+
+
+def _repeated(done: Output, sha256: str, name: str) -> bool:
+    if done.sha256 != sha256:
+        raise CopilotError(
+            f"output {name!r} of this attempt is complete, with other content",
+            remedy="an output is written once; a new attempt gets links of its own",
+            code=ErrorCode.CONFLICT,
+        )
+    return True
