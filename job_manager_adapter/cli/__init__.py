@@ -1,0 +1,1 @@
+"""Command lines of users, operators and the manager itself."""

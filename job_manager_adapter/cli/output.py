@@ -1,0 +1,121 @@
+"""Output for people (tables), programs (JSON) and shell pipes (ids only)."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from copilot_agent.protocol.errors import CopilotError
+
+Mode = Literal["table", "json", "quiet"]
+Model = TypeVar("Model", bound=BaseModel)
+Columns = dict[str, Callable[[Model], object]]
+
+STATE_STYLE = {
+    "succeeded": "green",
+    "running": "cyan",
+    "leased": "cyan",
+    "failed": "red",
+    "lost": "red",
+    "cancelled": "yellow",
+    "paused": "yellow",
+    "draining": "yellow",
+}
+
+
+def show_rows(
+    rows: Sequence[Model],
+    columns: Columns[Model],
+    mode: Mode,
+    key: Callable[[Model], str],
+    *,
+    console: Console | None = None,
+) -> None:
+    """Print many things of one kind; `key` is what `quiet` prints of each."""
+    if mode == "json":
+        print(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
+    elif mode == "quiet":
+        for row in rows:
+            print(key(row))
+    else:
+        _table(rows, columns, console or Console())
+
+
+def _table(rows: Iterable[Model], columns: Columns[Model], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value(row)) for value in columns.values()))
+    console.print(table)
+
+
+def show_fields(model: BaseModel, fields: dict[str, object], mode: Mode, key: str) -> None:
+    """Print one thing: a list of its fields, its JSON, or its key."""
+    if mode == "json":
+        print(model.model_dump_json(indent=2))
+    elif mode == "quiet":
+        print(key)
+    else:
+        console = Console()
+        width = max(map(len, fields))
+        for title, value in fields.items():
+            if value not in (None, "", (), {}):
+                console.print(Text(f"{title:{width}}  ", style="bold") + _cell(value))
+
+
+def _cell(value: object) -> Text:
+    """Text from outside is shown as text: no markup, control characters made visible."""
+    if value is None:
+        return Text("")
+    if isinstance(value, datetime):
+        return Text(age(value))
+    text = printable(str(value))
+    return Text(text, style=STATE_STYLE.get(text, ""))
+
+
+def printable(text: str) -> str:
+    """Control characters other than newline and tab as escapes, so that no terminal obeys them."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def age(moment: datetime) -> str:
+    """How long ago, in the largest fitting unit."""
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def complain(error: CopilotError) -> None:
+    """An error as people want it: what, where, what to do. On stderr."""
+    console = Console(stderr=True)
+    console.print(Text("error: ", style="bold red") + Text(printable(error.message)))
+    for field in error.errors:
+        console.print(Text(f"  {printable(field.field)}: {printable(field.message)}"))
+    if error.remedy:
+        console.print(Text(f"  → {printable(error.remedy)}"))
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()

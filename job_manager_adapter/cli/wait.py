@@ -1,0 +1,80 @@
+"""Watching jobs until they have ended, and fetching what they left."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from copilot_agent.protocol.ids import JobId
+from copilot_agent.protocol.job import JobState
+from job_manager_adapter.cli.output import printable
+from job_manager_adapter.client import Client
+from job_manager_adapter.client.files import outputs_expected
+from job_manager_adapter.views import JobView
+
+PERIOD = 1.0
+_SHOWN_FAILURES = 5
+
+
+async def wait_for(client: Client, jobs: Sequence[JobId], *, plain: bool) -> list[JobView]:
+    """Show progress on stderr until all have ended; returns those that did not succeed."""
+    console = Console(stderr=True)
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    bar = bars.add_task("jobs", total=len(jobs))
+    views: dict[JobId, JobView] = {}
+    said = ""
+    with nullcontext() if plain else Live(bars, console=console, refresh_per_second=4):
+        while await _refresh(client, jobs, views):
+            words = _words(views)
+            bars.update(bar, completed=_ended(views), description=words)
+            if plain and words != said:
+                console.print(Text(f"{_ended(views)}/{len(jobs)} ended: {words}"))
+                said = words
+            await asyncio.sleep(PERIOD)
+        bars.update(bar, completed=_ended(views), description=_words(views))
+    failed = [view for view in views.values() if view.state is not JobState.SUCCEEDED]
+    console.print(Text(f"{len(jobs) - len(failed)} succeeded, {len(failed)} did not"))
+    for view in failed[:_SHOWN_FAILURES]:
+        console.print(Text(f"  {view.id} {view.state}: {printable(view.message)}"))
+        console.print(Text(f"    → copilot job show {view.id}; copilot job logs {view.id}"))
+    return failed
+
+
+async def _refresh(client: Client, jobs: Sequence[JobId], views: dict[JobId, JobView]) -> bool:
+    """Look at those not yet ended; whether any is left."""
+    left = [job for job in jobs if job not in views or not views[job].state.final]
+    for job in left:
+        views[job] = await client.jobs.show(job)
+    return any(not view.state.final for view in views.values())
+
+
+def _ended(views: dict[JobId, JobView]) -> int:
+    return sum(view.state.final for view in views.values())
+
+
+def _words(views: dict[JobId, JobView]) -> str:
+    counts = Counter(view.state for view in views.values())
+    return ", ".join(f"{counts[state]} {state}" for state in JobState if counts[state])
+
+
+async def fetch_all(client: Client, jobs: Sequence[JobId], directory: Path) -> int:
+    """Fetch the outputs of all ended jobs into `directory/job-id/`; returns how many files."""
+    console, files = Console(stderr=True), 0
+    for job in jobs:
+        view = await client.jobs.show(job)
+        if outputs_expected(view):
+            files += len(await client.files.fetch_outputs(view, directory))
+    console.print(Text(f"fetched {files} files into {directory}"))
+    return files

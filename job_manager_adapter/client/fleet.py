@@ -1,0 +1,73 @@
+"""Pilots, hosts and credit, as an operator sees them."""
+
+from copilot_agent.protocol.ids import HostId, PilotId
+from copilot_agent.protocol.receipt import Receipt
+from job_manager_adapter.client.http import Http
+from job_manager_adapter.views import (
+    BanRequest,
+    CreditView,
+    DrainRequest,
+    HostView,
+    Page,
+    PilotView,
+)
+
+
+class Pilots:
+    """`client.pilots`; needs an operator's token."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def list(
+        self,
+        *,
+        state: str | None = None,
+        host: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[PilotView]:
+        return await self._http.get(
+            "api/v1/pilots", Page[PilotView], state=state, host=host, cursor=cursor, limit=limit
+        )
+
+    async def show(self, pilot: PilotId) -> PilotView:
+        return await self._http.get(f"api/v1/pilots/{pilot}", PilotView)
+
+    async def drain(
+        self, pilot: PilotId, *, deadline_seconds: float | None = None, undo: bool = False
+    ) -> None:
+        """Let the pilot finish what it holds, for at most `deadline_seconds`."""
+        request = DrainRequest(deadline_seconds=deadline_seconds, undo=undo)
+        await self._http.post_empty(f"api/v1/pilots/{pilot}/drain", request)
+
+    async def retire(self, pilot: PilotId) -> None:
+        await self._http.post_empty(f"api/v1/pilots/{pilot}/retire")
+
+
+class Hosts:
+    """`client.hosts`; needs an operator's token."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def list(self, *, cursor: str | None = None, limit: int = 100) -> Page[HostView]:
+        return await self._http.get("api/v1/hosts", Page[HostView], cursor=cursor, limit=limit)
+
+    async def ban(self, host: HostId, *, reason: str = "", undo: bool = False) -> None:
+        await self._http.post_empty(
+            f"api/v1/hosts/{host}/ban", BanRequest(reason=reason, undo=undo)
+        )
+
+
+class Credit:
+    """`client.credit`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def total(self) -> CreditView:
+        return await self._http.get("api/v1/credit", CreditView)
+
+    async def receipts(self, *, cursor: str | None = None, limit: int = 500) -> Page[Receipt]:
+        return await self._http.get("api/v1/receipts", Page[Receipt], cursor=cursor, limit=limit)
