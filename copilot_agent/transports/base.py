@@ -2,21 +2,11 @@
 
 import socket
 from collections.abc import AsyncIterator, Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from copilot_agent.core.events import TransportTrouble
 from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
-
-
-class TransportTrouble(StrEnum):
-    """Why a connection ended; it decides what the pilot does next."""
-
-    SUPERSEDED = "superseded"  #: a newer attach of the same pilot took over
-    TOKEN = "token"  # noqa: S105 - expired or refused: renew, then connect again
-    RETIRED = "retired"  #: retired or banned: do not come back
-    UNREACHABLE = "unreachable"  #: try again later
-    MALFORMED = "malformed"  #: one side sent what the other cannot read
 
 
 class TransportError(Exception):
