@@ -1,0 +1,1 @@
+"""The launcher: runs the generic virtual machine on the volunteer's PC."""
