@@ -53,7 +53,8 @@ stop() {
     trap '' INT TERM HUP
     if [ -n "$child" ]; then
         say "stopping: $label"
-        if [ -n "$session" ]; then kill -TERM -- "-$child"; else kill -TERM "$child"; fi 2>/dev/null
+        # its whole session, where it has one
+        kill -s TERM -- "-$child" 2>/dev/null || kill -s TERM "$child" 2>/dev/null
         while kill -0 "$child" 2>/dev/null; do wait "$child"; done
     fi
     [ -z "$half" ] || rm -rf "$half"

@@ -1,0 +1,20 @@
+"""Fixtures that every kind of test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The top of the checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def cache(repository: Path) -> Path:
+    """What set-up and image build leave for the tests: `venv`, `wheels` and `image` in it."""
+    return repository / os.environ.get("COPILOT_CACHE", ".cache")

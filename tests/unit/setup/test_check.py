@@ -1,0 +1,47 @@
+"""deploy/setup/check.sh: order, stop at the first failure, durations at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def cache_with_python(tmp_path: Path) -> Path:
+    """A cache whose Python only says what it was asked, and fails for the tests with a VM."""
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "asked: $*"\n[ "$*" != "-m pytest -m vm" ]\n')
+    python.chmod(0o755)
+    return tmp_path
+
+
+def check(repository: Path, cache: Path, *steps: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(repository / "deploy/setup/check.sh"), *steps],
+        env=os.environ | {"COPILOT_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_stops_at_the_first_failure(repository: Path, cache_with_python: Path) -> None:
+    done = check(repository, cache_with_python, "unit", "vm", "image")
+    assert done.returncode == 1
+    assert "deploy.image" not in done.stdout
+    closing = [line.split(" ")[:2] for line in done.stdout.splitlines()[-2:]]
+    assert closing == [["unit:", "passed"], ["vm:", "failed"]]
+
+
+def test_image_is_built_into_the_cache(repository: Path, cache_with_python: Path) -> None:
+    done = check(repository, cache_with_python, "image")
+    assert done.returncode == 0
+    assert f"--out {cache_with_python}/image" in done.stdout
+
+
+def test_unknown_step_is_refused(repository: Path, cache_with_python: Path) -> None:
+    assert check(repository, cache_with_python, "everything").returncode == 64
