@@ -28,6 +28,9 @@ class Transport(Protocol):
     def frames(self) -> AsyncIterator[ManagerFrame]:
         """Frames as they come. Ends by raising TransportError, or quietly after `close`."""
 
+    def use_token(self, token: str) -> None:
+        """A fresh token; the connection goes on."""
+
     async def close(self) -> None: ...
 
 
