@@ -1,0 +1,1 @@
+"""Runs payloads and moves their files: confinement, limits, staging."""

@@ -1,0 +1,216 @@
+"""Starts payloads with the strongest confinement there is, and clears up after a dead agent."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from copilot_agent.payload import cgroups, launch
+from copilot_agent.payload.enclosure import MIB, Enclosure
+from copilot_agent.payload.launch import Identity, PayloadStartError, Start
+from copilot_agent.payload.logs import LogFile
+from copilot_agent.payload.payload import Payload, PayloadEnd, kill_all, remove
+from copilot_agent.payload.processes import MARK, Process, ProcessTable, marked, owned_by, owner
+from copilot_agent.payload.tree import hand_over, remove_tree
+from copilot_agent.payload.watchdog import Limits
+from copilot_agent.protocol.job import FailureClass, JobSpec
+
+__all__ = ["SLOTS", "Payload", "PayloadEnd", "PayloadPlan", "PayloadStartError", "Sandbox"]
+
+log = logging.getLogger(__name__)
+
+SLOTS = 64
+"""Payloads at once, at most, and uids from the first on that belong to payloads."""
+_LOOK_SECONDS = 1.0
+_LOOK_SECONDS_WITHOUT_GROUPS = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class PayloadPlan:
+    """One attempt, staged in and ready to start. The logs' directory need not be the payload's."""
+
+    job: str
+    attempt: int
+    spec: JobSpec
+    directory: Path
+    stdout: Path
+    stderr: Path
+    proxy: str | None = None
+
+
+class Sandbox:
+    """Where payloads run, with the strongest confinement that this system allows."""
+
+    def __init__(self, scratch: Path, *, uid: int | None, gid: int | None) -> None:
+        """`uid` is the first of `SLOTS` user ids, one for each payload that runs at the same time;
+        they must not be used otherwise. Without privileges, or with None, payloads share the
+        agent's own. `gid` is the payloads' common group, by which they may read staged inputs.
+        """
+        self._scratch = scratch.absolute()
+        privileged = os.geteuid() == 0
+        self._uid = uid if privileged else None
+        self._gid = gid if privileged else None
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        if self._uid is not None:
+            self._scratch.chmod(0o711)
+        digest = sha256(os.fsencode(self._scratch)).hexdigest()[:12]
+        self._groups = cgroups.find_groups(f"copilot-{digest}")
+        self._free = list(range(SLOTS - 1, -1, -1))
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    @property
+    def work(self) -> Path:
+        """Directory for attempts, emptied by `reclaim`."""
+        return self._scratch / "work"
+
+    @property
+    def cache(self) -> Path:
+        """Directory for staged inputs; outlives the agent."""
+        return self._scratch / "cache"
+
+    def probe(self) -> tuple[str, ...]:
+        """How payloads are kept in, as words of `Capabilities.confinement`."""
+        words = ["uid"] if self._uid is not None else []
+        if self._groups is not None:
+            words.append(self._groups.word)
+        words.append("rlimits")
+        if launch.no_new_privileges_known():
+            words.append("no_new_privs")
+        return tuple(words)
+
+    async def start(self, plan: PayloadPlan) -> Payload:
+        """Returns once the program runs. Raises PayloadStartError."""
+        if not self._free:
+            message = f"more than {SLOTS} payloads at once"
+            raise PayloadStartError(message, FailureClass.HOST)
+        slot = self._free.pop()
+        try:
+            return self._start(plan, slot)
+        except OSError as error:
+            self._free.append(slot)
+            message = f"the payload could not be set up: {error}"
+            raise PayloadStartError(message, FailureClass.HOST) from error
+        except BaseException:
+            self._free.append(slot)
+            raise
+
+    def _start(self, plan: PayloadPlan, slot: int) -> Payload:
+        identity = self._identity(slot)
+        environment = launch.environment(
+            job=plan.job,
+            attempt=plan.attempt,
+            spec=plan.spec,
+            directory=plan.directory,
+            scratch=self._scratch,
+            proxy=plan.proxy,
+        )
+        program = launch.find_program(
+            plan.spec.command[0], plan.directory, environment.get("PATH", "")
+        )
+        self._prepare(plan.directory, identity)
+        limits = Limits.of(plan.spec)
+        enclosure = self._enclose(plan, limits, identity)
+        logs: list[LogFile] = []
+        try:
+            for path in (plan.stdout, plan.stderr):
+                logs.append(LogFile(path, plan.spec.limits.log_mib * MIB))
+            process = launch.spawn(
+                Start(
+                    argv=plan.spec.command,
+                    executable=program,
+                    environment=environment,
+                    directory=plan.directory,
+                    identity=identity,
+                    entries=enclosure.entries,
+                    limits=launch.resource_limits(
+                        limits,
+                        enclosed=self._groups is not None,
+                        own_uid=identity.uid is not None,
+                    ),
+                    stdin=self._null,
+                    stdout=logs[0].writer,
+                    stderr=logs[1].writer,
+                )
+            )
+        except BaseException:
+            for each in logs:
+                each.close()
+            enclosure.remove()
+            raise
+        enclosure.started(process.pid)
+        process.returncode = 0  # the payload is reaped by Payload, not by Popen
+        return Payload(
+            pid=process.pid,
+            directory=plan.directory,
+            limits=limits,
+            enclosure=enclosure,
+            logs=(logs[0], logs[1]),
+            look_seconds=_LOOK_SECONDS if self._groups else _LOOK_SECONDS_WITHOUT_GROUPS,
+            released=lambda: self._free.append(slot),
+        )
+
+    def _identity(self, slot: int) -> Identity:
+        if self._uid is None:
+            return Identity()
+        uid = self._uid + slot
+        return Identity(uid=uid, gid=uid if self._gid is None else self._gid)
+
+    def _prepare(self, directory: Path, identity: Identity) -> None:
+        (directory / launch.TEMPORARY).mkdir(exist_ok=True)
+        directory.chmod(0o700)
+        if identity.uid is not None and identity.gid is not None:
+            hand_over(directory, identity.uid, identity.gid)
+
+    def _enclose(self, plan: PayloadPlan, limits: Limits, identity: Identity) -> Enclosure:
+        if self._groups is not None:
+            return self._groups.create(f"{plan.job}.{plan.attempt}", limits.bounds)
+        if identity.uid is not None:
+            return ProcessTable(owned_by(identity.uid))
+        return ProcessTable(
+            marked(
+                {
+                    MARK: str(self._scratch),
+                    "COPILOT_JOB": plan.job,
+                    "COPILOT_ATTEMPT": str(plan.attempt),
+                }
+            )
+        )
+
+    async def reclaim(self) -> list[str]:
+        """Kills what an earlier agent with this scratch directory left, and removes its work.
+
+        Call it before the first start. Returns what was found, one text each.
+        """
+        found = []
+        for name, enclosure in self._leftovers():
+            if not await kill_all(enclosure):
+                log.error("%s: some processes resist being killed", name)
+            await remove(enclosure)
+            found.append(name)
+        if self.work.exists():
+            for path in sorted(self.work.iterdir()):
+                await asyncio.to_thread(remove_tree, path)
+                found.append(f"directory {path.name}")
+        return found
+
+    def _leftovers(self) -> Iterator[tuple[str, Enclosure]]:
+        if self._groups is not None:
+            for name, group in self._groups.leftovers():
+                yield f"group {name}", group
+        table = ProcessTable(self._leftover)
+        if living := table.living():
+            pids = ", ".join(str(process.pid) for process in living)
+            yield f"processes {pids}", table
+
+    def _leftover(self, process: Process) -> bool:
+        """Whether a process is a payload's, whatever agent started it in this scratch directory."""
+        if self._uid is not None:
+            uid = owner(process.pid)
+            return uid is not None and self._uid <= uid < self._uid + SLOTS
+        return marked({MARK: str(self._scratch)})(process)
+
+    def close(self) -> None:
+        os.close(self._null)
