@@ -59,7 +59,7 @@ class FileService:
 
     # Links for pilots
 
-    def inputs(self, job: str, spec: JobSpec, now: float) -> tuple[InputLink, ...]:
+    def inputs(self, job: str, spec: JobSpec, now: float) -> tuple[InputLink, ...]:  # noqa: ARG002 - other stores may want it
         """Where a pilot gets the job's inputs; those with a URL of their own keep it."""
         return tuple(self._input_link(file, now) for file in spec.inputs)
 
@@ -89,9 +89,9 @@ class FileService:
         """What is wrong with the inputs that the job expects in the store."""
         return await asyncio.to_thread(self._missing_inputs, experiment, spec)
 
-    def discard(self, job: str, attempt: int) -> None:
+    async def discard(self, job: str, attempt: int) -> None:
         """Forgets an attempt's outputs; the blobs go with the next clean-up."""
-        self._outputs.discard(job, attempt)
+        await asyncio.to_thread(self._outputs.discard, job, attempt)
 
     # Downloads
 
@@ -117,10 +117,19 @@ class FileService:
             )
         return output, self.blob_path(output.sha256)
 
+    def tail(self, job: str, attempt: int, name: str, size: int) -> str | None:
+        """The last `size` bytes of a stored log as text, `None` if there is no such output."""
+        output = self._outputs.get(job, attempt, name)
+        if output is None or self._blobs.size(output.sha256) is None:
+            return None
+        with self._blobs.path(output.sha256).open("rb") as file:
+            file.seek(max(0, output.size - size))
+            return file.read(size).decode("utf-8", "replace")
+
     # Uploads
 
-    def output_state(self, target: OutputTarget) -> UploadView | None:
-        """How far an output's upload is; `None` before its first byte."""
+    def output_state(self, target: OutputTarget) -> UploadView:
+        """How far an output's upload is."""
         done = self._outputs.get(target.job, target.attempt, target.name)
         if done:
             return UploadView(sha256=done.sha256, size=done.size, offset=done.size, complete=True)

@@ -1,0 +1,1 @@
+"""HTTP for users: `/api/v1`, its rights, its errors and its description."""

@@ -1,0 +1,74 @@
+"""Reading bodies from clients that may be slow on purpose."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from copilot_agent.protocol.errors import CopilotError, ErrorCode
+from job_manager_adapter.api.problems import invalid
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SILENCE_SECONDS = 30.0
+GRACE_SECONDS = 20.0
+LEAST_RATE = 1024
+"""Bytes a second, on average, after the grace."""
+
+
+async def paced(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises TimeoutError when the client falls silent or dawdles."""
+    loop = asyncio.get_running_loop()
+    start, received = loop.time(), 0
+    while True:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            data = await request.content.readany()
+        if not data:
+            return
+        received += len(data)
+        if loop.time() - start > GRACE_SECONDS + received / LEAST_RATE:
+            raise TimeoutError
+        yield data
+
+
+async def read_body(request: web.Request, most: int) -> bytes:
+    """The whole body. Raises `CopilotError` with too_large or invalid_request."""
+    if "Content-Encoding" in request.headers:
+        raise CopilotError(
+            "compressed bodies are not accepted",
+            remedy="leave Content-Encoding out",
+            code=ErrorCode.INVALID_REQUEST,
+        )
+    body = bytearray()
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
+    try:
+        async for data in paced(request):
+            body += data
+            if len(body) > most:
+                raise _too_large(most)
+    except TimeoutError as error:
+        raise CopilotError(
+            "the request's body came too slowly",
+            remedy=f"send at least {LEAST_RATE} bytes a second",
+            code=ErrorCode.INVALID_REQUEST,
+        ) from error
+    return bytes(body)
+
+
+async def read_model(request: web.Request, model: type[Model], most: int) -> Model:
+    """The body as a model. Raises `CopilotError` that names the wrong fields."""
+    try:
+        return model.model_validate_json(await read_body(request, most))
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+def _too_large(most: int) -> CopilotError:
+    return CopilotError(
+        f"the request's body is over {most} bytes",
+        remedy="send fewer items at once",
+        code=ErrorCode.TOO_LARGE,
+    )

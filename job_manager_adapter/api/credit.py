@@ -1,0 +1,23 @@
+"""Routes of receipts and credit."""
+
+from copilot_agent.protocol.receipt import Receipt
+from job_manager_adapter.api.fleet import PageQuery
+from job_manager_adapter.api.route import ALL_ROLES, Call, Result, Route
+from job_manager_adapter.views import CreditView, Page
+
+
+async def receipts(call: Call[None, PageQuery]) -> Result:
+    return await call.services.credit.receipts(call.principal, call.query.cursor, call.query.limit)
+
+
+async def credit(call: Call[None, None]) -> Result:
+    return await call.services.credit.summary(call.principal)
+
+
+ROUTES = (
+    Route(
+        "GET", "/api/v1/receipts", receipts, "Receipts, oldest first", ALL_ROLES,
+        query=PageQuery, reply=Page[Receipt],
+    ),
+    Route("GET", "/api/v1/credit", credit, "Sums of the ledger", ALL_ROLES, reply=CreditView),
+)  # fmt: skip

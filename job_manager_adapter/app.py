@@ -1,0 +1,254 @@
+"""The manager put together: here the concrete objects are built, and only here."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from copilot_agent.protocol.errors import CopilotError, ErrorCode
+from copilot_agent.protocol.frames import Policy
+from job_manager_adapter.api.application import add_api
+from job_manager_adapter.api.health import Health, add_health
+from job_manager_adapter.api.route import Doors
+from job_manager_adapter.files.durable import key_file, private_directory, write_file
+from job_manager_adapter.files.links import LinkSigner
+from job_manager_adapter.metrics import CONTENT_TYPE, Metrics
+from job_manager_adapter.services.build import Services, build_services
+from job_manager_adapter.services.context import (
+    Config,
+    Ed25519Signer,
+    Experiment,
+    RandomIds,
+    SystemClock,
+)
+from job_manager_adapter.services.files import FileService
+from job_manager_adapter.settings import Settings
+from job_manager_adapter.store.sqlite import SqliteStore
+from job_manager_adapter.transports.http.door import PilotDoor
+from job_manager_adapter.transports.http.guard import ConnectionGuard
+from job_manager_adapter.transports.http.server import (
+    Address,
+    HttpServer,
+    add_pilot_routes,
+    make_application,
+    tls_context,
+)
+from job_manager_adapter.transports.http.tokens import AccessTokens
+from job_manager_adapter.views import Role
+
+log = logging.getLogger(__name__)
+
+MIB, GIB = 1 << 20, 1 << 30
+_CLEAN_SECONDS = 3600.0
+_READY_SECONDS = 2.0
+
+
+def product_version() -> str:
+    try:
+        return version("cloud-copilot")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def service_config(settings: Settings) -> Config:
+    """The settings that services need, in their form."""
+    policy = settings.policy
+    return Config(
+        experiments={
+            name: Experiment(name=name, adapter=item.adapter, options=item.options)
+            for name, item in settings.experiments.items()
+        },
+        policy=Policy(
+            heartbeat_seconds=policy.heartbeat_seconds, lease_seconds=policy.lease_seconds
+        ),
+        retention_seconds=settings.retention.jobs_days * 86400,
+    )
+
+
+class Manager:
+    """One manager process: store, services, files, doors."""
+
+    def __init__(self, settings: Settings) -> None:
+        private_directory(settings.data_dir)
+        self.settings = settings
+        self.version = product_version()
+        self.store = SqliteStore(settings.database)
+        self.signer = Ed25519Signer(
+            Ed25519PrivateKey.from_private_bytes(key_file(settings.keys / "receipts.key"))
+        )
+        self.files = FileService(
+            settings.data_dir / "files",
+            LinkSigner(key_file(settings.keys / "links.key")),
+            floor_bytes=settings.limits.free_space_mib * MIB,
+            max_file_bytes=int(settings.limits.max_file_gib * GIB),
+        )
+        clock = SystemClock()
+        self.services: Services = build_services(
+            self.store,
+            clock=clock,
+            ids=RandomIds(clock),
+            signer=self.signer,
+            links=self.files,
+            config=service_config(settings),
+        )
+        self.metrics = Metrics(self.services, tuple(settings.experiments), self.version)
+        self.url = ""
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+        """Serves until `stop`; `ready` is told the URL once requests are answered."""
+        async with self.running() as url:
+            ready(url)
+            await stop.wait()
+            log.info("stopping")
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Open store, running services, a listening server; gives the URL."""
+        with _only_one(self.settings.data_dir):
+            await self.store.open()
+            try:
+                await self.services.start()
+                await self._first_token()
+                async with self._background(), self._listening() as url:
+                    yield url
+            finally:
+                await self.services.close()
+                await self.store.close()
+
+    @contextlib.asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.services.run(), name="housekeeping"),
+                group.create_task(self.metrics.watch_loop(), name="loop lag"),
+                group.create_task(self._clean_files(), name="files' clean-up"),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[str]:
+        guard = self._guard()
+        server = HttpServer(self._application(guard), guard)
+        port = await server.start(self._address())
+        self.url = self._public_url(port)
+        self.files.base_url = self.url
+        url_file = self.settings.data_dir / "manager.url"
+        write_file(url_file, f"{self.url}\n".encode(), mode=0o644)
+        try:
+            yield self.url
+        finally:
+            await server.stop()
+            url_file.unlink(missing_ok=True)
+
+    def _guard(self) -> ConnectionGuard:
+        limits = self.settings.limits
+        behind = self.settings.server.behind_proxy
+        return ConnectionGuard(
+            request_seconds=limits.request_seconds,
+            per_address=0 if behind else limits.connections_per_address,
+        )
+
+    def _application(self, guard: ConnectionGuard) -> web.Application:
+        application = make_application(guard, [self.metrics.middleware()])
+        door = PilotDoor(
+            pilots=self.services.pilots,
+            files=self.files,
+            tokens=AccessTokens(
+                key_file(self.settings.keys / "access.key"),
+                self.settings.policy.access_token_seconds,
+            ),
+            count_frame=self.metrics.count_frame,
+            count_bytes=self.metrics.count_bytes,
+        )
+        add_pilot_routes(application, door)
+        doors = Doors(
+            services=self.services,
+            files=self.files,
+            experiments=tuple(self.settings.experiments),
+            manager_key=self.signer.public_key,
+            version=self.version,
+            max_body=self.settings.limits.max_body_mib * MIB,
+        )
+        add_api(application, doors)
+        health = Health(
+            problems=self.problems,
+            metrics=self.metrics.text,
+            metrics_type=CONTENT_TYPE,
+            behind_proxy=self.settings.server.behind_proxy,
+        )
+        add_health(application, health, self.services.tokens)
+        return application
+
+    def _address(self) -> Address:
+        server = self.settings.server
+        tls = None
+        if server.tls_cert and server.tls_key:
+            tls = tls_context(str(server.tls_cert), str(server.tls_key))
+        return Address(server.listen, server.port, tls)
+
+    def _public_url(self, port: int) -> str:
+        server = self.settings.server
+        if server.public_url:
+            return server.public_url
+        scheme = "https" if server.tls_cert else "http"
+        host = f"[{server.listen}]" if ":" in server.listen else server.listen
+        return f"{scheme}://{host}:{port}"
+
+    async def problems(self) -> Sequence[str]:
+        """Why the manager is not ready; empty if it is."""
+        found = []
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await self.services.tokens.list()
+        except TimeoutError:
+            found.append("the store does not answer")
+        if self.files.free_bytes() < self.files.floor_bytes:
+            found.append("the data directory's disk is nearly full")
+        return found
+
+    async def _first_token(self) -> None:
+        path = self.settings.data_dir / "operator.token"
+        if path.exists():
+            return
+        view = await self.services.tokens.create(Role.OPERATOR, label="first operator")
+        write_file(path, f"{view.token}\n".encode())
+        log.info("operator token written to %s", path)
+
+    async def _clean_files(self) -> None:
+        retention = self.settings.retention
+        while True:
+            freed = await self.files.clean(
+                blob_days=retention.inputs_days, output_days=retention.outputs_days
+            )
+            if freed:
+                log.info("cleaned up %d bytes of old files", freed)
+            await asyncio.sleep(_CLEAN_SECONDS)
+
+
+@contextlib.contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    """Two managers on one data directory would lose jobs."""
+    descriptor = os.open(data_dir / "manager.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CopilotError(
+                f"another manager runs on {data_dir}",
+                remedy="stop it first, or give this one another data_dir",
+                code=ErrorCode.CONFLICT,
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The server ends of the carriers."""

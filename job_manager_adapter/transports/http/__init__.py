@@ -1,0 +1,1 @@
+"""HTTP for pilots: enrolment, WebSocket, long-poll and files by signed link."""

@@ -1,0 +1,112 @@
+"""The conversation over a WebSocket."""
+
+import asyncio
+import contextlib
+import logging
+
+from aiohttp import WSMsgType, web
+from pydantic import ValidationError
+
+from copilot_agent.protocol.errors import CopilotError, ErrorCode
+from copilot_agent.protocol.frames import PilotFrame
+from job_manager_adapter.api.auth import bearer
+from job_manager_adapter.api.problems import field_errors
+from job_manager_adapter.services.session import PilotSession
+from job_manager_adapter.transports.http.door import PilotDoor
+
+log = logging.getLogger(__name__)
+
+GOING_AWAY = 1012
+SUPERSEDED, TOKEN, STOP, MALFORMED = 4001, 4002, 4003, 4004
+_CLOSE_CODES = {
+    ErrorCode.SESSION_SUPERSEDED: SUPERSEDED,
+    ErrorCode.UNAUTHENTICATED: TOKEN,
+    ErrorCode.TOKEN_EXPIRED: TOKEN,
+    ErrorCode.PILOT_RETIRED: STOP,
+    ErrorCode.HOST_BANNED: STOP,
+    ErrorCode.UNAVAILABLE: GOING_AWAY,
+    ErrorCode.INVALID_REQUEST: MALFORMED,
+    ErrorCode.PROTOCOL_VERSION: MALFORMED,
+}
+_MOST_REASON = 120
+
+
+class SocketRoute:
+    """`GET /pilot/v1/socket`."""
+
+    def __init__(self, door: PilotDoor) -> None:
+        self._door = door
+
+    def add_to(self, application: web.Application) -> None:
+        application.router.add_get("/pilot/v1/socket", self.serve)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Refusals come as close codes: a failed upgrade would look like a bad proxy."""
+        socket = web.WebSocketResponse(
+            heartbeat=self._door.ping_seconds, max_msg_size=self._door.max_frame, compress=False
+        )
+        await socket.prepare(request)
+        self._door.sockets.add(socket)
+        try:
+            await self._converse(socket, self._door.tokens.pilot(bearer(request)))
+        except CopilotError as error:
+            await _close(socket, error)
+        return socket
+
+    async def _converse(self, socket: web.WebSocketResponse, pilot: str) -> None:
+        async with asyncio.timeout(self._door.first_frame_seconds):
+            first = await self._receive(socket)
+        if first is None:
+            return
+        session = await self._door.pilots.attach(pilot, "websocket")
+        writer = asyncio.create_task(_write(socket, session))
+        try:
+            session.receive(first)
+            while frame := await self._receive(socket):
+                session.receive(frame)
+        finally:
+            writer.cancel()
+            session.detach()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+
+    async def _receive(self, socket: web.WebSocketResponse) -> PilotFrame | None:
+        """The next frame, `None` at the end. Raises `CopilotError` for a malformed one."""
+        message = await socket.receive()
+        if message.type is WSMsgType.TEXT:
+            self._door.count_frame("websocket")
+            return _parse(message.data)
+        if message.type is WSMsgType.BINARY:
+            raise _malformed("frames are text messages")
+        return None
+
+
+def _parse(text: str) -> PilotFrame:
+    try:
+        return PilotFrame.model_validate_json(text)
+    except ValidationError as error:
+        first = field_errors(error)[0]
+        raise _malformed(f"{first.field}: {first.message}") from error
+
+
+async def _write(socket: web.WebSocketResponse, session: PilotSession) -> None:
+    """Sends what the session has to say, until it is over."""
+    try:
+        while True:
+            frame = await session.next()
+            if frame is not None:
+                await socket.send_str(frame.model_dump_json(exclude_defaults=True))
+    except CopilotError as error:
+        await _close(socket, error)
+    except ConnectionError:
+        log.debug("pilot %s: the socket broke", session.pilot)
+
+
+async def _close(socket: web.WebSocketResponse, error: CopilotError) -> None:
+    code = _CLOSE_CODES.get(error.code, GOING_AWAY)
+    reason = error.message.encode()[:_MOST_REASON].decode("utf-8", "ignore")
+    await socket.close(code=code, message=reason.encode())
+
+
+def _malformed(text: str) -> CopilotError:
+    return CopilotError(text, code=ErrorCode.INVALID_REQUEST)
