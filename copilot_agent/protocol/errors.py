@@ -9,7 +9,7 @@ from copilot_agent.protocol.base import Wire
 
 
 class ErrorCode(StrEnum):
-    """Codes never change their meaning; docs/errors.md lists them with their remedies."""
+    """Codes never change their meaning."""
 
     INVALID_REQUEST = "invalid_request"  #: a field is malformed; `errors` names each
     TOO_LARGE = "too_large"  #: a body, a file or a batch is over its bound

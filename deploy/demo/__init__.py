@@ -1,0 +1,1 @@
+"""The demo: eight physics jobs through manager, launcher, a real VM and back."""
