@@ -13,7 +13,8 @@ set -u
 policy=/usr/sbin/policy-rc.d
 policy_mark='# temporary, by the set-up of Cloud Co-Pilot'
 lock=/run/cloud-copilot-packages.lock
-export DEBIAN_FRONTEND=noninteractive
+before=/run/cloud-copilot-enabled-before
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 child=
 stopped=
 
@@ -40,17 +41,19 @@ allow_starts() {
 
 disable_new() {
     [ -f "$before" ] || return 0
-    enabled | sort >"$before.now"
-    comm -13 "$before" "$before.now" | while IFS= read -r link; do
-        name=${link##*/}
-        case $link in
-            /etc/rc?.d/*) update-rc.d "${name#S??}" disable >/dev/null ;;
-            # An alias (dbus-org.….service) or a start at boot: neither is there until someone asks.
-            *) rm -f "$link" ;;
-        esac
-        say "left disabled: $name"
-    done
-    rm -f "$before" "$before.now"
+    disabled=$(
+        enabled | sort | comm -13 "$before" - | while IFS= read -r link; do
+            name=${link##*/}
+            case $link in
+                /etc/rc?.d/*) name=${name#S??} && update-rc.d "$name" disable >/dev/null ;;
+                # An alias (dbus-org.….service) or a start at boot: neither before someone asks for it.
+                *) rm -f "$link" ;;
+            esac
+            echo "$name"
+        done | sort -u | tr '\n' ' '
+    )
+    [ -z "$disabled" ] || say "left disabled: $disabled"
+    rm -f "$before"
 }
 
 # Runs a step in the background so that a signal is noticed while it works. A shell starts
@@ -82,6 +85,18 @@ on_signal() {
     [ -n "$interruptible" ] || say "stopping as soon as the packages at hand are complete"
 }
 
+# What is incomplete may be the work of a dpkg that still runs.
+finish_interrupted() {
+    tries=300
+    until said=$(dpkg --configure -a 2>&1); do
+        echo "$said"
+        case $said in *"locked by another process"*) ;; *) return 1 ;; esac
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        sleep 2
+    done
+}
+
 install() {
     step apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 -o APT::Install-Recommends=false \
         -o Dpkg::Options::=--force-confold --yes "$@"
@@ -93,16 +108,16 @@ install() {
 interruptible=yes
 exec 8>"$lock" || exit 73
 flock 8
-before=$(mktemp /run/cloud-copilot-enabled.XXXXXX) || exit 73
 trap finish EXIT
 trap on_signal INT TERM HUP
-enabled | sort >"$before"
+# The list of an earlier run that was killed still holds: what that run enabled counts as new.
+[ -f "$before" ] || { enabled | sort >"$before.new" && mv "$before.new" "$before"; } || exit 73
 forbid_starts || exit 73
 
 if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
     say "completing an earlier, interrupted installation"
     interruptible=
-    step dpkg --configure -a || exit 1
+    finish_interrupted || exit 1
     interruptible=yes
 fi
 
