@@ -12,6 +12,8 @@ from typing import Protocol
 
 from copilot_agent.protocol.job import FailureClass, JobSpec, Outcome, Output, Requirements, Usage
 
+NO_USAGE = Usage()
+
 
 class UpstreamError(Exception):
     """The scheduler cannot be reached or does not answer now; the same call comes again later."""
@@ -41,7 +43,7 @@ class Result:
     exit_code: int | None = None
     failure_class: FailureClass | None = None
     message: str = ""
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     outputs: tuple[Output, ...] = ()
 
 

@@ -1,0 +1,382 @@
+"""What goes into a store and comes out of it. Times are Unix seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from copilot_agent.protocol.capabilities import Capabilities
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.frames import Report, VerdictKind
+from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Output, Requirements, Usage
+from copilot_agent.protocol.receipt import Receipt
+
+NO_USAGE = Usage()
+
+# Jobs going in
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    id: str
+    experiment: str
+    name: str
+    spec: bytes
+    """The JobSpec as JSON, kept as it is."""
+    requirements: Requirements
+    priority: int
+    max_attempts: int
+    pause_seconds: float
+    reference_cpu_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    upstream: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """All of it is stored, or nothing. The same (owner, key) with another digest is a conflict."""
+
+    batch: str
+    jobs: tuple[NewJob, ...]
+    at: float
+    owner: str = ""
+    key: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequirementClass:
+    """Jobs of one experiment that ask for the same; interned by the store."""
+
+    id: int
+    experiment: str
+    requirements: Requirements
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Jobs of one class and priority that may be claimed; `head` is the oldest one's sequence."""
+
+    klass: RequirementClass
+    priority: int
+    count: int
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    batch: str
+    jobs: tuple[str, ...]
+    created: bool
+    waiting: tuple[Waiting, ...] = ()
+    conflict: bool = False
+
+
+# The life of an attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Up to `count` waiting jobs of a class for a pilot, by priority, then oldest."""
+
+    pilot: str
+    klass: int
+    count: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    job: str
+    sequence: int
+    attempt: int
+    klass: int
+    priority: int
+    pause_seconds: float
+    reference_cpu_seconds: float | None
+    spec: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLease:
+    """A lease as it is read at the start."""
+
+    job: str
+    attempt: int
+    pilot: str
+    klass: int
+    priority: int
+    pause_seconds: float
+    reference_cpu_seconds: float | None
+    leased_at: float
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    job: str
+    attempt: int
+    pilot: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A report. The receipt counts only if the report is accepted."""
+
+    pilot: str
+    report: Report
+    at: float
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    verdict: VerdictKind
+    reason: str = ""
+    state: JobState | None = None
+    """The job's new state; None where nothing changed."""
+    requeued: Waiting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Ends an attempt without a report: lost, given back, taken away."""
+
+    job: str
+    attempt: int
+    failure_class: FailureClass
+    message: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """`state` is None where the attempt had ended before."""
+
+    job: str
+    attempt: int
+    pilot: str = ""
+    state: JobState | None = None
+    requeued: Waiting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A job that a user wants changed; `experiment` None: an operator, any will do."""
+
+    job: str
+    experiment: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """`refusal` is empty if the job was cancelled now; `was` is its state before."""
+
+    job: str
+    refusal: str = ""
+    experiment: str = ""
+    was: JobState | None = None
+    pilot: str | None = None
+    attempt: int = 0
+    waiting: Waiting | None = None
+    """If it was waiting: the bucket that lost it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    job: str
+    refusal: str = ""
+    requeued: Waiting | None = None
+
+
+# Jobs coming out
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    sequence: int
+    id: str
+    batch: str
+    experiment: str
+    name: str
+    state: JobState
+    attempt: int
+    max_attempts: int
+    charged: int
+    uncharged: int
+    priority: int
+    klass: int
+    pilot: str | None
+    failure_class: FailureClass | None
+    message: str
+    submitted_at: float
+    changed_at: float
+    labels: Mapping[str, str]
+    upstream: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    job: str
+    attempt: int
+    pilot: str
+    host: str
+    leased_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    failure_class: FailureClass | None = None
+    charged: bool = False
+    accepted: bool = False
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    usage: Usage = NO_USAGE
+    outputs: tuple[Output, ...] = ()
+    granted: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    state: JobState | None = None
+    experiment: str | None = None
+    batch: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    newest: bool = False
+    after: int | None = None
+    """Sequence of the last job of the page before."""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamDue:
+    """A job whose scheduler has not heard of its present state; `attempt` is the newest one."""
+
+    job: str
+    upstream: str
+    state: JobState
+    attempt: AttemptRow | None
+
+
+# Pilots, hosts, enrolments, tokens
+
+
+@dataclass(frozen=True, slots=True)
+class NewPilot:
+    id: str
+    key: str
+    launcher_key: str
+    secret_sha256: str
+    host: str
+    """Taken if the launcher is new."""
+    capabilities: Capabilities
+    at: float
+    max_boots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """`refusal` is None if the pilot exists now; then its launcher's earlier ones are retired."""
+
+    refusal: ErrorCode | None
+    reason: str = ""
+    host: str = ""
+    enrolment: str = ""
+    superseded: tuple[str, ...] = ()
+    released: tuple[Released, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PilotRow:
+    id: str
+    host: str
+    enrolment: str
+    key: str
+    launcher_key: str
+    capabilities: Capabilities
+    enrolled_at: float
+    seen_at: float | None = None
+    retired: bool = False
+    banned: bool = False
+    """Its host is."""
+    draining: bool = False
+    """An operator said so."""
+    paused: bool = False
+    jobs_succeeded: int = 0
+    jobs_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PilotChange:
+    """Fields that are None stay as they are."""
+
+    pilot: str
+    capabilities: Capabilities | None = None
+    draining: bool | None = None
+    paused: bool | None = None
+    seen_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Takes pilots out of service and releases what they hold, uncharged."""
+
+    pilots: tuple[str, ...]
+    failure_class: FailureClass
+    message: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    id: str
+    launcher_key: str
+    enrolment: str
+    label: str
+    banned: bool
+    ban_reason: str
+    boots: int
+    jobs_succeeded: int
+    granted: float
+    seen_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRow:
+    id: str
+    secret_sha256: str
+    label: str
+    created_at: float
+    expires_at: float
+    launchers_allowed: int
+    revoked: bool = False
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    id: str
+    sha256: str
+    role: str
+    experiment: str | None
+    label: str
+    created_at: float
+    expires_at: float | None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    granted: float
+    receipts: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """Events `first` to `last` in one piece; what is in `body` is the event service's affair."""
+
+    first: int
+    last: int
+    body: bytes

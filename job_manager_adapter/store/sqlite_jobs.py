@@ -1,0 +1,338 @@
+"""Changes to jobs and attempts, as sets, inside the writer's transaction."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from copilot_agent.protocol.frames import VerdictKind
+from copilot_agent.protocol.job import FailureClass, JobState, Requirements
+from job_manager_adapter.core import attempts as core
+from job_manager_adapter.store.records import (
+    Cancelled,
+    Claim,
+    Claimed,
+    Finish,
+    Finished,
+    NewJob,
+    Release,
+    Released,
+    RequirementClass,
+    Retried,
+    Selected,
+    Start,
+    Submission,
+    Submitted,
+    Waiting,
+)
+from job_manager_adapter.store.sqlite_endings import Endings, Found, find
+
+_INSERT_JOB = """
+INSERT INTO jobs (sequence, id, batch, experiment, class, name, priority, max_attempts,
+    pause_seconds, reference_cpu_seconds, submitted_at, changed_at, labels, upstream)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_NEXT = """
+SELECT sequence, id, attempt + 1, priority, pause_seconds, reference_cpu_seconds, spec
+FROM jobs JOIN specs USING (sequence)
+WHERE state = 'waiting' AND class = ? ORDER BY priority DESC, sequence LIMIT ?"""
+_LEASE = """
+UPDATE jobs SET state = 'leased', attempt = ?, pilot = ?, started_at = NULL, changed_at = ?
+WHERE sequence = ?"""
+_INSERT_ATTEMPT = "INSERT INTO attempts (job, attempt, pilot, leased_at) VALUES (?, ?, ?, ?)"
+_START = """
+UPDATE jobs SET state = 'running', started_at = ?, changed_at = ?
+WHERE id = ? AND attempt = ? AND pilot = ? AND state = 'leased'"""
+_SELECTED = """
+SELECT sequence, experiment, class, priority, state, attempt, pilot FROM jobs WHERE id = ?"""
+
+
+class JobWrites:
+    """The operations of `store.base.JobStore` that change something."""
+
+    def __init__(self) -> None:
+        self._classes: dict[tuple[str, str], RequirementClass] = {}
+
+    # Submission
+
+    def submit(self, connection: sqlite3.Connection, many: Sequence[Submission]) -> list[Submitted]:
+        (sequence,) = connection.execute("SELECT ifnull(max(sequence), 0) FROM jobs").fetchone()
+        results, jobs, specs = [], [], []
+        fresh: dict[tuple[str, str], RequirementClass] = {}
+        for submission in many:
+            if submission.key is not None and (known := _known(connection, submission)):
+                results.append(known)
+                continue
+            counts: dict[tuple[int, int], Waiting] = {}
+            for job in submission.jobs:
+                sequence += 1
+                klass = self._intern(connection, job, fresh)
+                jobs.append(_job_row(sequence, submission, job, klass))
+                specs.append((sequence, job.spec))
+                _count(counts, klass, job.priority, sequence)
+            ids = tuple(job.id for job in submission.jobs)
+            results.append(Submitted(submission.batch, ids, True, tuple(counts.values())))
+            if submission.key is not None:
+                _remember(connection, submission, ids)
+        connection.executemany(_INSERT_JOB, jobs)
+        connection.executemany("INSERT INTO specs VALUES (?, ?)", specs)
+        return results
+
+    def _intern(
+        self,
+        connection: sqlite3.Connection,
+        job: NewJob,
+        fresh: dict[tuple[str, str], RequirementClass],
+    ) -> RequirementClass:
+        """`_classes` holds committed classes only, so that a rollback cannot leave a wrong one."""
+        key = (job.experiment, job.requirements.model_dump_json())
+        known = self._classes.get(key) or fresh.get(key)
+        if known:
+            return known
+        row = connection.execute(
+            "SELECT id FROM classes WHERE experiment = ? AND requirements = ?", key
+        ).fetchone()
+        if row:
+            self._classes[key] = RequirementClass(row[0], job.experiment, job.requirements)
+            return self._classes[key]
+        cursor = connection.execute(
+            "INSERT INTO classes (experiment, requirements) VALUES (?, ?)", key
+        )
+        fresh[key] = RequirementClass(cursor.lastrowid or 0, job.experiment, job.requirements)
+        return fresh[key]
+
+    # Leases
+
+    def claim(self, connection: sqlite3.Connection, many: Sequence[Claim]) -> list[list[Claimed]]:
+        wanted: Counter[int] = Counter()
+        for claim in many:
+            wanted[claim.klass] += claim.count
+        rows = {
+            klass: iter(connection.execute(_NEXT, (klass, count)).fetchall())
+            for klass, count in wanted.items()
+        }
+        results = [_take(claim, rows[claim.klass]) for claim in many]
+        taken = [
+            (got, claim.pilot)
+            for claim, claimed in zip(many, results, strict=True)
+            for got in claimed
+        ]
+        connection.executemany(
+            _LEASE, [(got.attempt, pilot, got.at, got.sequence) for got, pilot in taken]
+        )
+        connection.executemany(
+            _INSERT_ATTEMPT, [(got.sequence, got.attempt, pilot, got.at) for got, pilot in taken]
+        )
+        return results
+
+    def start(self, connection: sqlite3.Connection, many: Sequence[Start]) -> list[bool]:
+        return [
+            connection.execute(
+                _START, (item.at, item.at, item.job, item.attempt, item.pilot)
+            ).rowcount
+            == 1
+            for item in many
+        ]
+
+    def finish(self, connection: sqlite3.Connection, many: Sequence[Finish]) -> list[Finished]:
+        endings, results = Endings(), []
+        for item in many:
+            if item.report.job in endings.touched:  # the same job twice: judge what is written
+                endings.write(connection)
+                endings = Endings()
+            found = find(connection, item.report.job, item.report.attempt)
+            judgement = core.judge(found.standing if found else None, item.pilot, item.report)
+            results.append(self._finished(connection, endings, item, found, judgement))
+        endings.write(connection)
+        return results
+
+    def _finished(
+        self,
+        connection: sqlite3.Connection,
+        endings: Endings,
+        item: Finish,
+        found: Found | None,
+        judgement: core.Judgement,
+    ) -> Finished:
+        if found and judgement.record:
+            body = item.report.model_dump_json()
+            endings.late.append((body, found.sequence, found.attempt))
+        if found is None or judgement.ending is None:
+            return Finished(judgement.verdict, judgement.reason)
+        receipt = item.receipt if judgement.ending.state is JobState.SUCCEEDED else None
+        endings.add(found, judgement.ending, item.at, item.report.message, item.report, receipt)
+        return Finished(
+            VerdictKind.ACCEPTED,
+            judgement.reason,
+            judgement.ending.state,
+            self.requeued(connection, found, judgement.ending),
+        )
+
+    def release(self, connection: sqlite3.Connection, many: Sequence[Release]) -> list[Released]:
+        endings, results = Endings(), []
+        for item in many:
+            found = (
+                None if item.job in endings.touched else find(connection, item.job, item.attempt)
+            )
+            ending = core.end(found.standing, item.failure_class) if found else None
+            if found is None or ending is None:
+                results.append(Released(item.job, item.attempt))
+                continue
+            endings.add(found, ending, item.at, item.message)
+            requeued = self.requeued(connection, found, ending)
+            pilot = found.standing.pilot
+            results.append(Released(item.job, item.attempt, pilot, ending.state, requeued))
+        endings.write(connection)
+        return results
+
+    def requeued(
+        self, connection: sqlite3.Connection, found: Found, ending: core.Ending
+    ) -> Waiting | None:
+        if ending.state is not JobState.WAITING:
+            return None
+        klass = self.klass(connection, found.klass)
+        return Waiting(klass, found.priority, 1, found.sequence)
+
+    def klass(self, connection: sqlite3.Connection, number: int) -> RequirementClass:
+        row = connection.execute(
+            "SELECT experiment, requirements FROM classes WHERE id = ?", (number,)
+        ).fetchone()
+        known = self._classes.get(row)
+        return known or RequirementClass(number, row[0], Requirements.model_validate_json(row[1]))
+
+    # What users change
+
+    def cancel(self, connection: sqlite3.Connection, many: Sequence[Selected]) -> list[Cancelled]:
+        return [self._cancel(connection, item) for item in many]
+
+    def _cancel(self, connection: sqlite3.Connection, item: Selected) -> Cancelled:
+        row = connection.execute(_SELECTED, (item.job,)).fetchone()
+        if row is None or item.experiment not in (None, row[1]):
+            return Cancelled(item.job, "no such job")
+        sequence, experiment, klass, priority, state, attempt, pilot = row
+        was = JobState(state)
+        if was.final:
+            return Cancelled(item.job, f"it is {was} already")
+        if was is JobState.WAITING:
+            waiting = Waiting(self.klass(connection, klass), priority, 1, sequence)
+            _cancel_job(connection, sequence, item.at)
+            return Cancelled(item.job, "", experiment, was, None, attempt, waiting)
+        found = find(connection, item.job, attempt)
+        ending = core.end(found.standing, FailureClass.CANCELLED) if found else None
+        if found and ending:
+            endings = Endings()
+            endings.add(found, ending, item.at, "cancelled by its owner")
+            endings.write(connection)
+        _cancel_job(connection, sequence, item.at)
+        return Cancelled(item.job, "", experiment, was, pilot, attempt)
+
+    def retry(self, connection: sqlite3.Connection, many: Sequence[Selected]) -> list[Retried]:
+        return [self._retry(connection, item) for item in many]
+
+    def _retry(self, connection: sqlite3.Connection, item: Selected) -> Retried:
+        row = connection.execute(_SELECTED, (item.job,)).fetchone()
+        if row is None or item.experiment not in (None, row[1]):
+            return Retried(item.job, "no such job")
+        if row[4] not in (JobState.FAILED, JobState.CANCELLED):
+            return Retried(item.job, f"it is {row[4]}; only failed and cancelled jobs are retried")
+        connection.execute(
+            "UPDATE jobs SET state = 'waiting', charged = 0, uncharged = 0, failure_class = NULL,"
+            " message = '', changed_at = ? WHERE sequence = ?",
+            (item.at, row[0]),
+        )
+        return Retried(item.job, "", Waiting(self.klass(connection, row[2]), row[3], 1, row[0]))
+
+    def forget(self, connection: sqlite3.Connection, many: Sequence[str]) -> list[None]:
+        final = "state IN ('succeeded', 'failed', 'cancelled')"
+        ours = f"(SELECT sequence FROM jobs WHERE id = ? AND {final})"  # noqa: S608
+        ids = [(job,) for job in many]
+        connection.executemany(f"DELETE FROM attempts WHERE job = {ours}", ids)  # noqa: S608
+        connection.executemany(f"DELETE FROM specs WHERE sequence = {ours}", ids)  # noqa: S608
+        connection.executemany(f"DELETE FROM jobs WHERE id = ? AND {final}", ids)  # noqa: S608
+        return [None] * len(many)
+
+    def told(
+        self, connection: sqlite3.Connection, many: Sequence[tuple[str, JobState]]
+    ) -> list[None]:
+        connection.executemany(
+            "UPDATE jobs SET told = ? WHERE id = ?", [(state, job) for job, state in many]
+        )
+        return [None] * len(many)
+
+
+def _known(connection: sqlite3.Connection, submission: Submission) -> Submitted | None:
+    row = connection.execute(
+        "SELECT digest, batch, jobs FROM submissions WHERE owner = ? AND key = ?",
+        (submission.owner, submission.key),
+    ).fetchone()
+    if row is None:
+        return None
+    digest, batch, jobs = row
+    return Submitted(batch, tuple(json.loads(jobs)), False, conflict=digest != submission.digest)
+
+
+def _remember(connection: sqlite3.Connection, submission: Submission, ids: tuple[str, ...]) -> None:
+    connection.execute(
+        "INSERT INTO submissions VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            submission.owner,
+            submission.key,
+            submission.digest,
+            submission.batch,
+            json.dumps(ids),
+            submission.at,
+        ),
+    )
+
+
+def _job_row(
+    sequence: int, submission: Submission, job: NewJob, klass: RequirementClass
+) -> tuple[object, ...]:
+    return (
+        sequence,
+        job.id,
+        submission.batch,
+        job.experiment,
+        klass.id,
+        job.name,
+        job.priority,
+        job.max_attempts,
+        job.pause_seconds,
+        job.reference_cpu_seconds,
+        submission.at,
+        submission.at,
+        json.dumps(dict(job.labels)) if job.labels else "{}",
+        job.upstream,
+    )
+
+
+def _count(
+    counts: dict[tuple[int, int], Waiting], klass: RequirementClass, priority: int, sequence: int
+) -> None:
+    key = (klass.id, priority)
+    known = counts.get(key)
+    if known:
+        counts[key] = Waiting(klass, priority, known.count + 1, known.head)
+    else:
+        counts[key] = Waiting(klass, priority, 1, sequence)
+
+
+def _take(claim: Claim, rows: Iterator[tuple[Any, ...]]) -> list[Claimed]:
+    got = []
+    for _ in range(claim.count):
+        row = next(rows, None)
+        if row is None:
+            break
+        sequence, job, attempt, priority, pause, reference, spec = row
+        got.append(
+            Claimed(job, sequence, attempt, claim.klass, priority, pause, reference, spec, claim.at)
+        )
+    return got
+
+
+def _cancel_job(connection: sqlite3.Connection, sequence: int, at: float) -> None:
+    connection.execute(
+        "UPDATE jobs SET state = 'cancelled', pilot = NULL, failure_class = 'cancelled',"
+        " message = 'cancelled by its owner', changed_at = ? WHERE sequence = ?",
+        (at, sequence),
+    )
