@@ -15,10 +15,10 @@ async def head(call: Call[None, None]) -> web.StreamResponse:
 async def put(call: Call[None, None]) -> web.StreamResponse:
     sha256 = call.path["sha256"]
     part = read_headers(call.request, sha256)
-    complete = await call.doors.files.put_file(
+    here = await call.doors.files.put_file(
         call.owner, sha256, part.offset, part.length, paced(call.request)
     )
-    return stored_response(complete)
+    return stored_response(here, part)
 
 
 async def get(call: Call[None, None]) -> web.StreamResponse:

@@ -61,10 +61,12 @@ def state_response(state: UploadView) -> web.Response:
     )
 
 
-def stored_response(complete: bool) -> web.Response:
-    """The answer to PUT: 201 when the file is whole, 204 when more is due."""
+def stored_response(here: int, part: Part) -> web.Response:
+    """The answer to PUT: 201 when the file is whole, 204 when more than `here` is due."""
+    complete = here == part.length
     return web.Response(
-        status=201 if complete else 204, headers={"Upload-Complete": "1" if complete else "0"}
+        status=201 if complete else 204,
+        headers={"Upload-Offset": str(here), "Upload-Complete": "1" if complete else "0"},
     )
 
 

@@ -92,8 +92,10 @@ class Uploads:
             return self._path(key).stat().st_size
         return 0
 
-    async def receive(self, target: Target, offset: int, body: AsyncIterator[bytes]) -> bool:
-        """Stores `body` from `offset` on; true once the whole file is in the blob store.
+    async def receive(self, target: Target, offset: int, body: AsyncIterator[bytes]) -> int:
+        """Stores `body` from `offset` on; returns how many bytes are here now.
+
+        Once that is `target.length` the whole file is in the blob store.
 
         Raises `OffsetMismatchError`, or `CopilotError` with hash_mismatch, too_large or no_space.
         """
@@ -104,10 +106,9 @@ class Uploads:
             async for data in _batches(body):
                 self._check_room(target, part, len(data))
                 await _to_the_end(part.append, data)
-            if part.offset < target.length:
-                return False
-            await _to_the_end(self._finish, target, part)
-            return True
+            if part.offset == target.length:
+                await _to_the_end(self._finish, target, part)
+            return part.offset
 
     def clean(self, days: float = 1.0) -> int:
         """Drops half files untouched for `days`; returns how many."""

@@ -143,17 +143,18 @@ class FileService:
         length: int,
         sha256: str,
         body: AsyncIterator[bytes],
-    ) -> bool:
-        """Stores (a part of) an output; true once it is complete."""
+    ) -> int:
+        """Stores (a part of) an output; returns how many bytes are here now."""
         _check_size(length, min(target.max_bytes, self._max_file_bytes))
         done = self._outputs.get(target.job, target.attempt, target.name)
         if done:
-            return _repeated(done, sha256, target.name)
-        if not await self._uploads.receive(Target(target.key, sha256, length), offset, body):
-            return False
-        output = Output(name=target.name, sha256=sha256, size=length)
-        await asyncio.to_thread(self._keep_output, target, output)
-        return True
+            _check_repeated(done, sha256, target.name)
+            return done.size
+        here = await self._uploads.receive(Target(target.key, sha256, length), offset, body)
+        if here == length:
+            output = Output(name=target.name, sha256=sha256, size=length)
+            await asyncio.to_thread(self._keep_output, target, output)
+        return here
 
     def file_state(self, owner: str, sha256: str) -> UploadView:
         """How far the owner's own upload of this file is. Raises not_found before its start."""
@@ -167,20 +168,20 @@ class FileService:
 
     async def put_file(
         self, owner: str, sha256: str, offset: int, length: int, body: AsyncIterator[bytes]
-    ) -> bool:
-        """Stores (a part of) a user's file; true once it is complete.
+    ) -> int:
+        """Stores (a part of) a user's file; returns how many bytes are here now.
 
         Who has no right to a blob yet must bring all of it, so a hash alone opens nothing.
         """
         _check_size(length, self._max_file_bytes)
         if self._blobs.size(sha256) == length and self._readable(owner, sha256):
             self._blobs.touch(sha256)
-            return True
+            return length
         target = Target(_file_key(owner, sha256), sha256, length)
-        if not await self._uploads.receive(target, offset, body):
-            return False
-        await asyncio.to_thread(self._blobs.mark, owner, sha256)
-        return True
+        here = await self._uploads.receive(target, offset, body)
+        if here == length:
+            await asyncio.to_thread(self._blobs.mark, owner, sha256)
+        return here
 
     # Care
 
@@ -270,11 +271,10 @@ def _check_size(length: int, most: int) -> None:
         )
 
 
-def _repeated(done: Output, sha256: str, name: str) -> bool:
+def _check_repeated(done: Output, sha256: str, name: str) -> None:
     if done.sha256 != sha256:
         raise CopilotError(
             f"output {name!r} of this attempt is complete, with other content",
             remedy="an output is written once; a new attempt gets links of its own",
             code=ErrorCode.CONFLICT,
         )
-    return True

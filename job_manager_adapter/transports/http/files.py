@@ -39,11 +39,11 @@ class FileRoutes:
     async def put_output(self, request: web.Request) -> web.StreamResponse:
         target = self._target(request)
         part = read_headers(request)
-        complete = await self._door.files.put_output(
+        here = await self._door.files.put_output(
             target, part.offset, part.length, part.sha256, paced(request)
         )
         self._door.count_bytes("out", request.content_length or 0)
-        return stored_response(complete)
+        return stored_response(here, part)
 
     def _target(self, request: web.Request) -> OutputTarget:
         """What the link is for, once its signature has been checked."""
