@@ -249,7 +249,7 @@ Mount = tuple[str, Path, str, frozenset[str]]
 
 def _own_groups(text: str) -> dict[str, str]:
     """Controller → path of this process's group; version 2 has the empty name."""
-    found = {}
+    found: dict[str, str] = {}
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
         found |= dict.fromkeys(controllers.split(","), path)

@@ -44,6 +44,10 @@ class PayloadStartError(Exception):
         self.failure_class = failure_class
 
 
+ResourceLimit = tuple[int, int]
+"""A resource and its limit, soft and hard alike."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """Who a payload runs as; None: as the agent itself."""
@@ -62,8 +66,7 @@ class Start:
     directory: Path
     identity: Identity
     entries: tuple[int, ...]
-    limits: tuple[tuple[int, int], ...]
-    """Resource and its hard and soft value."""
+    limits: tuple[ResourceLimit, ...]
     stdin: int
     stdout: int
     stderr: int
@@ -150,9 +153,7 @@ def _refusal(start: Start, error: OSError) -> PayloadStartError:
             return PayloadStartError(f"program {program!r} cannot be run: {error.strerror}")
 
 
-def resource_limits(
-    limits: Limits, *, enclosed: bool, own_uid: bool
-) -> tuple[tuple[int, int], ...]:
+def resource_limits(limits: Limits, *, enclosed: bool, own_uid: bool) -> tuple[ResourceLimit, ...]:
     """Limits that the kernel keeps for each process.
 
     Without control groups the data segment is bounded too, generously: it is there to stop a run

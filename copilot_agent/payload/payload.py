@@ -14,12 +14,14 @@ from pathlib import Path
 from copilot_agent.payload.enclosure import Enclosure, Measured
 from copilot_agent.payload.logs import LogFile, printable
 from copilot_agent.payload.tree import Scan, open_beneath
-from copilot_agent.payload.watchdog import Exit, Limits, Stop, exceeded, verdict
+from copilot_agent.payload.watchdog import Exit, Limits, Stop, exceeded, next_look, verdict
 from copilot_agent.protocol.job import FailureClass, Usage
 
 log = logging.getLogger(__name__)
 
 PROGRESS_FILE = ".progress"
+_FIRST_LOOK_SECONDS = 0.1
+_FASTEST_LOOK_SECONDS = 0.05
 _SCAN_SECONDS = 0.01
 _FINAL_SCAN_SECONDS = 0.1
 _GRACE_SECONDS = 2.0
@@ -71,13 +73,15 @@ class Payload:
         self._ending: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
+        self._wall_seconds = 0.0
         self._rusage_cpu = 0.0
         self._rusage_memory = 0
         self._handle = os.pidfd_open(pid)
         self._loop.add_reader(self._handle, self._reap)
         for each in logs:
             each.attach(self._loop)
-        self._next_look = self._loop.call_later(look_seconds, self._look)
+        self._looked = self._started
+        self._next_look = self._loop.call_later(_FIRST_LOOK_SECONDS, self._look)
         self._end = self._loop.create_task(self._supervise(), name=f"payload-{pid}")
 
     async def wait(self) -> PayloadEnd:
@@ -96,13 +100,13 @@ class Payload:
 
     def usage(self) -> Usage:
         """As of now."""
-        if not self._end.done():
+        if not self._exit.done():
             self._measure()
-        measured = self._measured
+            self._wall_seconds = time.monotonic() - self._started
         return Usage(
-            wall_seconds=time.monotonic() - self._started,
-            cpu_seconds=max(measured.cpu_seconds, self._rusage_cpu),
-            peak_memory_bytes=max(measured.peak_memory_bytes, self._rusage_memory),
+            wall_seconds=self._wall_seconds,
+            cpu_seconds=max(self._measured.cpu_seconds, self._rusage_cpu),
+            peak_memory_bytes=self._measured.peak_memory_bytes or self._rusage_memory,
             disk_bytes=self._scan.latest.bytes,
         )
 
@@ -150,19 +154,25 @@ class Payload:
     def _look(self) -> None:
         """The watchdog's round."""
         self._measure()
-        stop = exceeded(
-            self._limits,
-            run_seconds=time.monotonic() - self._started,
-            measured=self._measured,
-            disk=self._scan.advance(_SCAN_SECONDS),
-        )
+        before, now = self._scan.latest, time.monotonic()
+        disk = self._scan.advance(_SCAN_SECONDS)
+        run_seconds = now - self._started
+        stop = exceeded(self._limits, run_seconds=run_seconds, measured=self._measured, disk=disk)
         if stop is not None:
             self._begin_stop(stop, _GRACE_SECONDS)
         if self._stop is None:
-            self._next_look = self._loop.call_later(self._look_seconds, self._look)
+            elapsed, self._looked = now - self._looked, now
+            pause = next_look(
+                self._limits,
+                before=before,
+                now=disk,
+                elapsed=elapsed,
+                slow=min(self._look_seconds, max(self._limits.run_seconds - run_seconds, 0.01)),
+                fast=_FASTEST_LOOK_SECONDS,
+            )
+            self._next_look = self._loop.call_later(pause, self._look)
 
     def _measure(self) -> None:
-        """What was once refused stays so, even where the counters go away with the group."""
         new, old = self._enclosure.measure(), self._measured
         self._measured = replace(
             new,
@@ -183,7 +193,7 @@ class Payload:
     async def _supervise(self) -> PayloadEnd:
         end = await asyncio.shield(self._exit)
         self._next_look.cancel()
-        wall_seconds = time.monotonic() - self._started
+        self._wall_seconds = time.monotonic() - self._started
         if not await kill_all(self._enclosure):
             log.error("payload %d: some processes resist being killed", self.pid)
         if self._ending is not None:
@@ -192,7 +202,6 @@ class Payload:
         disk = self._scan.finish(_FINAL_SCAN_SECONDS)
         await self._close_logs()
         await remove(self._enclosure)
-        usage = self.usage().model_copy(update={"wall_seconds": wall_seconds})
         self._released()
         why = verdict(self._limits, end, stopped=self._stop, measured=self._measured, disk=disk)
         return PayloadEnd(
@@ -200,7 +209,7 @@ class Payload:
             signal=end.signal,
             failure_class=why.failure_class if why else None,
             message=why.message if why else "",
-            usage=usage,
+            usage=self.usage(),
         )
 
     async def _close_logs(self) -> None:
@@ -235,5 +244,5 @@ async def kill_all(enclosure: Enclosure) -> bool:
 
 async def remove(enclosure: Enclosure) -> None:
     deadline = time.monotonic() + 1.0
-    while not enclosure.remove() and time.monotonic() < deadline:
+    while not enclosure.remove() and time.monotonic() < deadline:  # noqa: ASYNC110 - no event tells
         await asyncio.sleep(0.005)

@@ -35,7 +35,7 @@ class Process:
 
 def processes() -> Iterator[Process]:
     """All that live now; zombies are left out, as they hold nothing."""
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names are wanted, not paths
         if name.isdecimal() and (process := read_process(int(name))) is not None:
             yield process
 

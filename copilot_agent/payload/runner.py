@@ -47,7 +47,7 @@ class Sandbox:
     def __init__(self, scratch: Path, *, uid: int | None, gid: int | None) -> None:
         """`uid` is the first of `SLOTS` user ids, one for each payload that runs at the same time;
         they must not be used otherwise. Without privileges, or with None, payloads share the
-        agent's own. `gid` is the payloads' common group, by which they may read staged inputs.
+        agent's own. `gid` is the payloads' common group, by which they may read staged inputs; None: as `uid`.
         """
         self._scratch = scratch.absolute()
         privileged = os.geteuid() == 0
@@ -156,7 +156,7 @@ class Sandbox:
         if self._uid is None:
             return Identity()
         uid = self._uid + slot
-        return Identity(uid=uid, gid=uid if self._gid is None else self._gid)
+        return Identity(uid=uid, gid=self._uid if self._gid is None else self._gid)
 
     def _prepare(self, directory: Path, identity: Identity) -> None:
         (directory / launch.TEMPORARY).mkdir(exist_ok=True)

@@ -75,6 +75,20 @@ def exceeded(limits: Limits, *, run_seconds: float, measured: Measured, disk: Di
     return Stop(failure_class=FailureClass.PAYLOAD_LIMIT, message=message) if message else None
 
 
+def next_look(
+    limits: Limits, *, before: Disk, now: Disk, elapsed: float, slow: float, fast: float
+) -> float:
+    """Seconds until the next look: sooner where the disk would be full before a slow one.
+
+    `elapsed` is the time between the two scans; the answer lies between `fast` and `slow`.
+    """
+    growth = (now.bytes - before.bytes) / max(elapsed, 0.001)
+    if growth <= 0:
+        return slow
+    until_full = (limits.disk_mib * MIB - now.bytes) / growth
+    return min(slow, max(fast, until_full / 2))
+
+
 def _memory(limits: Limits, measured: Measured) -> str:
     over = measured.memory_bytes > limits.memory_mib * MIB
     if not (over or measured.memory_refused):
