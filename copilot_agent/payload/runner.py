@@ -47,19 +47,31 @@ class Sandbox:
     def __init__(self, scratch: Path, *, uid: int | None, gid: int | None) -> None:
         """`uid` is the first of `SLOTS` user ids, one for each payload that runs at the same time;
         they must not be used otherwise. Without privileges, or with None, payloads share the
-        agent's own. `gid` is the payloads' common group, by which they may read staged inputs; None: as `uid`.
+        agent's own. `gid` is the payloads' common group, by which they may read staged inputs;
+        None: as `uid`.
         """
         self._scratch = scratch.absolute()
         privileged = os.geteuid() == 0
         self._uid = uid if privileged else None
-        self._gid = gid if privileged else None
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        if self._uid is not None:
-            self._scratch.chmod(0o711)
+        self._gid = (uid if gid is None else gid) if privileged else None
+        self._make_directories()
         digest = sha256(os.fsencode(self._scratch)).hexdigest()[:12]
         self._groups = cgroups.find_groups(f"copilot-{digest}")
         self._free = list(range(SLOTS - 1, -1, -1))
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    def _make_directories(self) -> None:
+        """Payloads of another user must be able to pass through, not to look into."""
+        passable = self._gid is not None
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        if passable:
+            self._scratch.chmod(0o711)
+        self.work.mkdir(mode=0o700, exist_ok=True)
+        self.work.chmod(0o711 if passable else 0o700)
+        self.cache.mkdir(mode=0o700, exist_ok=True)
+        if self._gid is not None:
+            os.chown(self.cache, -1, self._gid)
+            self.cache.chmod(0o710)
 
     @property
     def work(self) -> Path:
@@ -155,8 +167,7 @@ class Sandbox:
     def _identity(self, slot: int) -> Identity:
         if self._uid is None:
             return Identity()
-        uid = self._uid + slot
-        return Identity(uid=uid, gid=self._uid if self._gid is None else self._gid)
+        return Identity(uid=self._uid + slot, gid=self._gid)
 
     def _prepare(self, directory: Path, identity: Identity) -> None:
         (directory / launch.TEMPORARY).mkdir(exist_ok=True)
@@ -190,10 +201,9 @@ class Sandbox:
                 log.error("%s: some processes resist being killed", name)
             await remove(enclosure)
             found.append(name)
-        if self.work.exists():
-            for path in sorted(self.work.iterdir()):
-                await asyncio.to_thread(remove_tree, path)
-                found.append(f"directory {path.name}")
+        for path in sorted(self.work.iterdir()):
+            await asyncio.to_thread(remove_tree, path)
+            found.append(f"work {path.name}")
         return found
 
     def _leftovers(self) -> Iterator[tuple[str, Enclosure]]:
