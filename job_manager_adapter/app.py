@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.frames import Policy
+from copilot_agent.protocol.job import JobSpec, JobState
 from job_manager_adapter.api.application import add_api
 from job_manager_adapter.api.health import Health, add_health
 from job_manager_adapter.api.route import Doors
@@ -30,6 +31,7 @@ from job_manager_adapter.services.context import (
 )
 from job_manager_adapter.services.files import FileService
 from job_manager_adapter.settings import Settings
+from job_manager_adapter.store.records import JobQuery
 from job_manager_adapter.store.sqlite import SqliteStore
 from job_manager_adapter.transports.http.door import PilotDoor
 from job_manager_adapter.transports.http.guard import ConnectionGuard
@@ -229,11 +231,25 @@ class Manager:
         retention = self.settings.retention
         while True:
             freed = await self.files.clean(
-                blob_days=retention.inputs_days, output_days=retention.outputs_days
+                blob_days=retention.inputs_days,
+                output_days=retention.jobs_days + 7,
+                in_use=self._inputs_in_use,
             )
             if freed:
                 log.info("cleaned up %d bytes of old files", freed)
             await asyncio.sleep(_CLEAN_SECONDS)
+
+    async def _inputs_in_use(self) -> set[str]:
+        """Hashes of the inputs of every job that has not ended."""
+        found: set[str] = set()
+        for state in (state for state in JobState if not state.final):
+            after: int | None = None
+            while rows := await self.store.jobs(JobQuery(state=state, after=after, limit=500)):
+                after = rows[-1].sequence
+                for spec in (await self.store.specs([row.id for row in rows])).values():
+                    inputs = JobSpec.model_validate_json(spec).inputs
+                    found.update(file.sha256 for file in inputs)
+        return found
 
 
 @contextlib.contextmanager

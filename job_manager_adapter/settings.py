@@ -72,8 +72,6 @@ class PolicySettings(Strict):
     """How often a silent pilot says that it lives."""
     lease_seconds: Annotated[float, Field(ge=0.5, le=86400)] = 300.0
     """How long a silent pilot keeps its jobs."""
-    restart_grace_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
-    """Leases live at least this long after the manager has started."""
     access_token_seconds: Annotated[int, Field(ge=60, le=3600)] = 3600
 
     @model_validator(mode="after")
@@ -99,11 +97,10 @@ class Limits(Strict):
 
 
 class Retention(Strict):
-    jobs_days: Days = 90
-    """Ended jobs are forgotten after this."""
-    outputs_days: Days = 30
+    jobs_days: Days = 30
+    """Ended jobs and their outputs are forgotten after this."""
     inputs_days: Days = 14
-    """Uploaded files that no waiting or running job wants any more."""
+    """Uploaded files go this long after the last job that wanted them."""
 
 
 class Experiment(Strict):
@@ -168,12 +165,14 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
         settings = Settings.model_validate(content)
     except ValidationError as error:
         errors = tuple(
-            FieldError(field=".".join(map(str, item["loc"])) or "(file)", message=item["msg"])
+            FieldError(
+                field=".".join(map(str, item["loc"])) or "(file)",
+                message=item["msg"].removeprefix("Value error, "),
+            )
             for item in error.errors(include_url=False)
         )
-        lines = "; ".join(f"{item.field}: {item.message}" for item in errors)
         raise CopilotError(
-            f"settings of {path or 'the command line'}: {lines}",
+            f"the settings of {path or 'the command line'} are wrong",
             remedy="`copilot-manager config show` prints every setting with its default",
             code=ErrorCode.INVALID_REQUEST,
             errors=errors,

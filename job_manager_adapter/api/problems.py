@@ -167,7 +167,7 @@ def _dotted(location: Iterable[Any]) -> str:
 
 
 def _plain(item: Any) -> str:
-    message = printable(str(item["msg"]), 900)
+    message = printable(str(item["msg"]).removeprefix("Value error, "), 900)
     hint = _HINTS.get(str(item["type"]))
     return f"{message}; {hint}" if hint else message
 

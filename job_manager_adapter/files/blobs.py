@@ -63,24 +63,25 @@ class BlobStore:
     def free_bytes(self) -> int:
         return shutil.disk_usage(self._blobs).free
 
-    def clean(self, keep: set[str], days: float) -> int:
-        """Removes blobs outside `keep` not wanted for `days`; returns the bytes set free."""
-        deadline, freed = time.time() - days * _DAY, 0
+    def stale(self, days: float) -> set[str]:
+        """Hashes of blobs that nobody wanted for `days`."""
+        deadline, found = time.time() - days * _DAY, set()
         for path in self._all():
             with contextlib.suppress(FileNotFoundError):
-                status = path.stat()
-                if status.st_mtime < deadline and path.name not in keep:
-                    path.unlink()
-                    freed += status.st_size
-                    self._forget(path.name)
-        return freed
+                if path.stat().st_mtime < deadline:
+                    found.add(path.name)
+        return found
+
+    def remove(self, sha256: str) -> int:
+        """Removes a blob and its marks; returns the bytes set free."""
+        size = self.size(sha256) or 0
+        self.path(sha256).unlink(missing_ok=True)
+        for mark in self._owners.glob(f"*/{sha256}"):
+            mark.unlink(missing_ok=True)
+        return size
 
     def _all(self) -> Iterator[Path]:
         return (path for path in self._blobs.glob("??/??/*") if _SHA256.fullmatch(path.name))
-
-    def _forget(self, sha256: str) -> None:
-        for mark in self._owners.glob(f"*/{sha256}"):
-            mark.unlink(missing_ok=True)
 
     def _mark_path(self, owner: str, sha256: str) -> Path:
         return self._owners / (f"x-{owner}" if owner else "operators") / self.path(sha256).name

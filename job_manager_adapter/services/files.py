@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,19 +189,23 @@ class FileService:
         return self._blobs.free_bytes()
 
     async def clean(
-        self, *, blob_days: float, output_days: float, keep: Callable[[], set[str]] = set
+        self, *, blob_days: float, output_days: float, in_use: Callable[[], Awaitable[set[str]]]
     ) -> int:
         """Removes old half files, old outputs and unreferenced blobs; returns bytes set free.
 
-        `keep` names the inputs of jobs that may still run.
+        `in_use` names the inputs of jobs that may still run; it is asked only if need be.
         """
 
-        def work() -> int:
+        def prepare() -> set[str]:
             self._uploads.clean()
             self._outputs.clean(output_days)
-            return self._blobs.clean(self._outputs.hashes() | keep(), blob_days)
+            stale = self._blobs.stale(blob_days)
+            return stale - self._outputs.hashes() if stale else stale
 
-        return await asyncio.to_thread(work)
+        if not (candidates := await asyncio.to_thread(prepare)):
+            return 0
+        candidates -= await in_use()
+        return await asyncio.to_thread(lambda: sum(map(self._blobs.remove, candidates)))
 
     def _input_link(self, file: InputFile, now: float) -> InputLink:
         url = file.url
