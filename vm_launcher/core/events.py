@@ -185,7 +185,9 @@ class KeepReceipts:
 
 @dataclass(frozen=True)
 class RenewNet:
-    """The guest's end of the `net` channel starts anew: drop every stream."""
+    """The guest's end of the `net` channel starts anew: drop the streams of other epochs."""
+
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,8 @@ class End:
     outcome: Outcome
     message: str = ""
     remedy: str = ""
+    by_pilot: bool = False
+    """The pilot gave up; the VM was fine."""
 
 
 Effect = (

@@ -253,7 +253,7 @@ class Vm:
         effects: list[Effect] = []
         if hello.epoch != self._epoch:
             self._epoch = hello.epoch
-            effects.append(ev.RenewNet())
+            effects.append(ev.RenewNet(hello.epoch))
         effects.append(ev.TellWelcome())
         if self.state is State.BOOTING:
             self._move(State.RUNNING)
@@ -280,6 +280,7 @@ class Vm:
                 Outcome.FAILED,
                 f"the pilot gave up: {said.message or 'it said no reason'}",
                 "vm-launcher doctor checks the manager; an enrolment secret works once per host",
+                by_pilot=True,
             )
         if self.finishing or self._wish is not Wish.STOP:
             return ev.End(Outcome.FINISHED, said.message or "the pilot has retired")

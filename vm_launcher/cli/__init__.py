@@ -1,0 +1,3 @@
+from vm_launcher.cli.main import main
+
+__all__ = ["main"]

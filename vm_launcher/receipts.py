@@ -1,0 +1,44 @@
+"""The receipts that the launcher keeps: one JSON object a line, durable before they are answered.
+
+They are kept as they came. Whoever has the manager's public key can verify them.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from copilot_agent.protocol.receipt import Receipt
+
+
+class ReceiptFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> list[Receipt]:
+        """All whole receipts; a line that a power cut has torn is left out."""
+        if not self._path.exists():
+            return []
+        found = []
+        for line in self._path.read_bytes().splitlines():
+            try:
+                found.append(Receipt.model_validate_json(line))
+            except ValidationError:
+                continue
+        return found
+
+    def append(self, receipts: Iterable[Receipt]) -> None:
+        """Returns when they are on the disk."""
+        text = "".join(receipt.model_dump_json() + "\n" for receipt in receipts)
+        with self._path.open("ab") as file:
+            if file.tell() and not self._ends_with_newline():
+                text = "\n" + text
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _ends_with_newline(self) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"

@@ -1,0 +1,358 @@
+"""The launcher's shell: runs the core's effects and feeds their results back as events.
+
+Used by every mode (standalone now, BOINC later). One VM, one driver, one state directory.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+
+from copilot_agent.protocol import guest
+from copilot_agent.protocol.errors import CopilotError
+from copilot_agent.protocol.guest import NET_PORT
+from copilot_agent.protocol.receipt import Receipt
+from vm_launcher.channels.ctrl import ChannelDownError, HostChannel
+from vm_launcher.channels.net import NetServer
+from vm_launcher.core import events as ev
+from vm_launcher.core.credit import CreditBook
+from vm_launcher.core.states import Rules, State
+from vm_launcher.core.vm import Vm
+from vm_launcher.drivers.base import (
+    Driver,
+    DriverError,
+    Handle,
+    PortChanged,
+    VmSpec,
+)
+from vm_launcher.egress import Egress
+from vm_launcher.identity import Identity
+from vm_launcher.receipts import ReceiptFile
+from vm_launcher.report import Reporter
+from vm_launcher.state import StateDirectory
+
+log = logging.getLogger("vm_launcher")
+
+_SAMPLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the launcher is built from; the mode (standalone, BOINC) puts it together."""
+
+    driver: Driver
+    spec: VmSpec
+    """For the first accelerator; others differ in nothing else."""
+    rules: Rules
+    identity: Identity
+    secret: str
+    welcome: guest.Welcome
+    """Its time and accelerator are filled in when it is sent."""
+    egress: Egress
+    state: StateDirectory
+    reporter: Reporter
+
+
+class Launcher:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._vm = Vm(parts.rules)
+        self._events: asyncio.Queue[ev.Event] = asyncio.Queue()
+        self._handle: Handle | None = None
+        self._operations: asyncio.Queue[ev.Effect] = asyncio.Queue()
+        self._operation: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._channel: HostChannel | None = None
+        self._net = NetServer(parts.spec.net_socket, parts.egress)
+        self._receipts = ReceiptFile(parts.state.receipts)
+        self._book = CreditBook(self._receipts.load())
+        self._end: ev.End | None = None
+        self._changed = asyncio.Condition()
+
+    @property
+    def state(self) -> State:
+        return self._vm.state
+
+    def ask(self, ask: ev.Ask, reason: str = "") -> None:
+        self._events.put_nowait(ev.Asked(ask, reason))
+
+    async def wait_for(self, reached: Callable[[State], bool], timeout: float) -> bool:
+        """Whether the VM came to such a state in time; also when the launcher ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: reached(self.state) or self._end is not None)
+        return reached(self.state)
+
+    async def run(self) -> ev.End:
+        """Until the VM is saved or gone for good; nothing of it runs afterwards."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._spawn(self._work())
+                self._spawn(self._sample())
+                await self._net.start()
+                self._events.put_nowait(await self._reclaim())
+                while self._end is None:
+                    await self._step(await self._next_event())
+                for task in tuple(self._tasks):
+                    task.cancel()
+            return self._end
+        finally:
+            await self._close_channel()
+            await self._net.close()
+            await self._leave_nothing()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Events
+
+    async def _next_event(self) -> ev.Event:
+        deadline = self._vm.deadline
+        if deadline is None:
+            return await self._events.get()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                return await self._events.get()
+        except TimeoutError:
+            return ev.Tick()
+
+    async def _step(self, event: ev.Event) -> None:
+        before = self.state
+        if isinstance(event, ev.Heard) and event.boot == self._vm.boot:
+            self._parts.reporter.heard(event.message)
+        for effect in self._vm.handle(event, time.monotonic()):
+            await self._run_effect(effect)
+        if self.state is not before:
+            log.info("vm %s", self.state)
+        self._parts.reporter.moved(self.state, self._vm.finishing, self._vm.boot)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _run_effect(self, effect: ev.Effect) -> None:
+        match effect:
+            case ev.Say(level, text):
+                log.log(logging.getLevelName(level.upper()), "%s", text)
+                self._parts.reporter.say(text)
+            case ev.End(outcome, message):
+                self._parts.reporter.ended(outcome, message)
+                self._end = effect
+            case ev.RenewNet(epoch):
+                await self._net.reset(epoch)
+            case ev.KeepReceipts(receipts):
+                await self._keep(receipts)
+            case ev.DestroyVm():
+                await self._overtake()
+                self._operations.put_nowait(effect)
+            case ev.BootVm() | ev.PauseVm() | ev.ResumeVm() | ev.SaveVm() | ev.RestoreVm():
+                self._operations.put_nowait(effect)
+            case _:
+                await self._tell(effect)
+
+    # Words to the guest
+
+    async def _tell(self, effect: ev.Effect) -> None:
+        message = self._message(effect)
+        if message is None or self._channel is None:
+            return
+        try:
+            await self._channel.send(message)
+        except ChannelDownError as error:
+            log.warning("%s was not told to the guest: %s", message.type, error)
+
+    def _message(self, effect: ev.Effect) -> guest.HostMessage | None:
+        match effect:
+            case ev.TellWelcome():
+                update = {"time": time.time(), "accelerator": self._vm.accelerator}
+                return self._parts.welcome.model_copy(update=update)
+            case ev.TellEnrolment(pilot_key):
+                return self._parts.identity.vouch(self._parts.secret, pilot_key)
+            case ev.TellPauseSoon(seconds, reason):
+                return guest.PauseSoon(seconds=seconds, reason=reason)
+            case ev.TellResumed(paused_seconds):
+                seconds = min(paused_seconds, 10_000_000.0)
+                return guest.Resumed(time=time.time(), paused_seconds=seconds)
+            case ev.TellDrain(undo):
+                return guest.Drain(undo=undo)
+            case ev.TellStop(seconds):
+                return guest.Stop(seconds=seconds)
+            case _:
+                return None
+
+    async def _keep(self, receipts: tuple[Receipt, ...]) -> None:
+        fresh = self._book.add(receipts)
+        if fresh:
+            await asyncio.to_thread(self._receipts.append, fresh)
+            self._parts.reporter.credit(self._book.totals())
+        kept = guest.ReceiptsKept(ids=tuple(one.statement.id for one in receipts))
+        if self._channel is not None:
+            with contextlib.suppress(ChannelDownError):  # the guest repeats them
+                await self._channel.send(kept)
+
+    # The driver: one operation at a time
+
+    async def _work(self) -> None:
+        while True:
+            effect = await self._operations.get()
+            self._operation = asyncio.create_task(self._operate(effect))
+            await asyncio.wait([self._operation])
+            if not self._operation.cancelled() and (error := self._operation.exception()):
+                raise error
+
+    async def _overtake(self) -> None:
+        """A destroy does not wait for what is under way or queued before it."""
+        while not self._operations.empty():
+            self._operations.get_nowait()
+        if self._operation is not None and not self._operation.done():
+            self._operation.cancel()
+            await asyncio.wait([self._operation])
+
+    async def _operate(self, effect: ev.Effect) -> None:
+        match effect:
+            case ev.BootVm(boot, accelerator):
+                await self._boot(boot, accelerator)
+            case ev.RestoreVm(boot):
+                await self._restore(boot)
+            case ev.PauseVm():
+                await self._simple(self._parts.driver.pause, ev.Paused())
+            case ev.ResumeVm():
+                await self._simple(self._parts.driver.resume, ev.Resumed())
+            case ev.SaveVm():
+                await self._save()
+            case ev.DestroyVm():
+                await self._destroy()
+            case _:
+                raise AssertionError(effect)
+
+    async def _boot(self, boot: int, accelerator: str) -> None:
+        driver, reporter = self._parts.driver, self._parts.reporter
+        spec = self._parts.spec.model_copy(update={"accelerator": accelerator})
+        reporter.booting(accelerator)
+        try:
+            self._set_handle(await driver.create(spec))
+            reporter.starting()
+            self._set_handle(await driver.start(self._known()))
+        except DriverError as error:
+            self._events.put_nowait(ev.BootFailed(error.message, error.remedy))
+            return
+        self._listen(boot)
+        self._events.put_nowait(ev.Booted())
+
+    async def _restore(self, boot: int) -> None:
+        spec = self._parts.spec.model_copy(update={"accelerator": self._vm.accelerator})
+        self._parts.reporter.booting(self._vm.accelerator)
+        self._parts.reporter.starting()
+        try:
+            self._set_handle(await self._parts.driver.restore(self._known(), spec))
+        except DriverError as error:
+            self._events.put_nowait(ev.RestoreFailed(error.message))
+            return
+        self._parts.reporter.restored()
+        self._listen(boot)
+        self._events.put_nowait(ev.Restored())
+
+    async def _simple(self, call: Callable[[Handle], Awaitable[Handle]], result: ev.Event) -> None:
+        try:
+            self._set_handle(await call(self._known()))
+        except DriverError as error:
+            self._events.put_nowait(ev.VmOver(self._vm.boot, error.message))
+            return
+        self._events.put_nowait(result)
+
+    async def _save(self) -> None:
+        try:
+            self._set_handle(await self._parts.driver.save(self._known()))
+        except DriverError as error:
+            self._events.put_nowait(ev.SaveFailed(error.message))
+            return
+        self._events.put_nowait(ev.Saved())
+
+    async def _destroy(self) -> None:
+        await self._close_channel()
+        handle = self._handle
+        if handle is not None:
+            await self._look(handle)
+            await self._parts.driver.destroy(handle)
+            self._set_handle(None)
+        self._events.put_nowait(ev.Destroyed())
+
+    def _known(self) -> Handle:
+        if self._handle is None:
+            raise DriverError("there is no VM")
+        return self._handle
+
+    def _set_handle(self, handle: Handle | None) -> None:
+        if handle != self._handle:
+            self._handle = handle
+            self._parts.state.keep_handle(handle)
+
+    # What comes from the VM
+
+    def _listen(self, boot: int) -> None:
+        channel = HostChannel(self._parts.spec.ctrl_socket)
+        self._channel = channel
+        self._spawn(self._hear(boot, channel))
+        self._spawn(self._watch(boot, self._known()))
+
+    async def _hear(self, boot: int, channel: HostChannel) -> None:
+        async for message in channel.messages():
+            self._events.put_nowait(ev.Heard(boot, message))
+
+    async def _watch(self, boot: int, handle: Handle) -> None:
+        async for event in self._parts.driver.events(handle):
+            if isinstance(event, PortChanged):
+                if event.port == NET_PORT and not event.open:
+                    await self._net.reset()
+            else:
+                self._events.put_nowait(ev.VmOver(boot, event.reason))
+
+    async def _close_channel(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    # Usage, for the status
+
+    async def _sample(self) -> None:
+        while True:
+            if self._handle is not None:
+                await self._look(self._handle)
+            self._parts.reporter.network(self._parts.egress.snapshot())
+            self._parts.reporter.write()
+            await asyncio.sleep(_SAMPLE_SECONDS)
+
+    async def _look(self, handle: Handle) -> None:
+        with contextlib.suppress(DriverError, OSError):  # on its way out: the last look stays
+            self._parts.reporter.usage(await self._parts.driver.usage(handle))
+
+    # Start and end
+
+    async def _reclaim(self) -> ev.Begin:
+        """What an earlier run left: a saved VM is gone on with, anything else is removed."""
+        found = self._parts.state.load_handle()
+        if found is None:
+            return ev.Begin()
+        self._handle, written = found
+        if self._handle.saved is not None:
+            return ev.Begin(saved=True, saved_seconds=max(0.0, time.time() - written))
+        text = "an earlier launcher left a VM behind; it is removed"
+        log.warning(text)
+        self._parts.reporter.say(text)
+        await self._parts.driver.destroy(self._handle)
+        self._set_handle(None)
+        return ev.Begin()
+
+    async def _leave_nothing(self) -> None:
+        """Also when `run` was cancelled or failed: no hypervisor outlives it."""
+        handle = self._handle
+        if handle is not None and handle.saved is None:
+            with contextlib.suppress(CopilotError, OSError):
+                await self._parts.driver.destroy(handle)
+            self._set_handle(None)
+        if self._handle is None:
+            self._parts.state.remove_leftovers(None)

@@ -1,0 +1,259 @@
+"""The launcher without BOINC: puts the parts together and runs one VM until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from copilot_agent.protocol.errors import CopilotError, ErrorCode
+from copilot_agent.protocol.guest import Welcome
+from vm_launcher import control
+from vm_launcher.core.credit import CreditBook
+from vm_launcher.core.events import Ask, End
+from vm_launcher.core.states import Rules, State
+from vm_launcher.drivers.accelerator import Choice, choose, probe_kvm
+from vm_launcher.drivers.base import Disk, Fingerprint, VmSpec
+from vm_launcher.drivers.registry import load_driver
+from vm_launcher.egress import AllowList, Egress, Entry
+from vm_launcher.identity import Identity, read_secret
+from vm_launcher.images import Image, load_image, read_public_key
+from vm_launcher.receipts import ReceiptFile
+from vm_launcher.report import Reporter
+from vm_launcher.runtime import Launcher, Parts
+from vm_launcher.settings import GUEST_MEMORY_MIB, Settings
+from vm_launcher.state import StateDirectory, Status
+
+log = logging.getLogger("vm_launcher")
+
+_ASK_SECONDS = 60.0
+_REACHED: dict[Ask, frozenset[State]] = {
+    Ask.PAUSE: frozenset({State.PAUSED}),
+    Ask.RESUME: frozenset({State.RUNNING, State.BOOTING}),
+    Ask.SAVE: frozenset({State.SAVED}),
+    Ask.STOP: frozenset({State.GONE}),
+}
+
+
+class UnusableHostError(CopilotError):
+    """This host cannot run a VM as it is."""
+
+    code = ErrorCode.UNAVAILABLE
+
+
+async def run(settings: Settings) -> End:
+    """Raises `CopilotError` (or the image's error) for what is wrong before the first boot."""
+    state = StateDirectory(settings.state)
+    state.lock()
+    try:
+        launcher, reporter = await _build(settings, state)
+        _obey_signals(launcher)
+        desk = _Desk(launcher, reporter)
+        async with control.serve(state.control, desk.answer):
+            end = await launcher.run()
+            await desk.empty()
+        reporter.status.pid = 0
+        reporter.write()
+        return end
+    finally:
+        state.unlock()
+
+
+async def _build(settings: Settings, state: StateDirectory) -> tuple[Launcher, Reporter]:
+    secret = read_secret(settings.enrolment_file)
+    identity = Identity.load(state.key)
+    driver = load_driver(settings.vm.driver)
+    hypervisor = await driver.fingerprint()
+    if hypervisor.problem:
+        raise UnusableHostError(hypervisor.problem, remedy=hypervisor.remedy)
+    accelerator = await asyncio.to_thread(_choose, settings)
+    image = await asyncio.to_thread(_load_image, settings, state)
+    reporter = Reporter(state, _first_status(settings, state, hypervisor, accelerator, image))
+    parts = Parts(
+        driver=driver,
+        spec=_spec(settings, state, image, accelerator),
+        rules=_rules(settings, accelerator),
+        identity=identity,
+        secret=secret,
+        welcome=_welcome(settings, image),
+        egress=_egress(settings),
+        state=state,
+        reporter=reporter,
+    )
+    return Launcher(parts), reporter
+
+
+def _choose(settings: Settings) -> Choice:
+    vm = settings.vm
+    choice = choose(vm.accelerator, vm.allow_emulation, probe_kvm())
+    if not choice.accelerators:
+        raise UnusableHostError(f"no VM can run here: {choice.reason}", remedy=choice.remedy)
+    log.info("accelerator %s: %s", choice.accelerators[0], choice.reason)
+    return choice
+
+
+def _load_image(settings: Settings, state: StateDirectory) -> Image:
+    image = load_image(
+        settings.image,
+        trusted_keys=[read_public_key(settings.image_key)],
+        now=datetime.now(UTC),
+        state=state.root,
+    )
+    log.info("image %d verified, sha256 %s", image.manifest.serial, image.sha256)
+    return image
+
+
+def _spec(settings: Settings, state: StateDirectory, image: Image, choice: Choice) -> VmSpec:
+    sockets = state.socket_directory()
+    disks = (Disk(serial="base", path=image.base), Disk(serial="agent", path=image.agent))
+    return VmSpec(
+        name="vm",
+        directory=state.vm,
+        ctrl_socket=sockets / "ctrl",
+        net_socket=sockets / "net",
+        kernel=image.kernel,
+        initrd=image.initrd,
+        command_line=image.command_line,
+        disks=disks,
+        image_sha256=image.sha256,
+        cores=settings.vm.cpus,
+        memory_mib=settings.vm.memory_mib,
+        disk_mib=settings.vm.disk_mib,
+        accelerator="kvm" if choice.accelerators[0] == "kvm" else "tcg",
+        cpu_percent=settings.vm.cpu_percent,
+        nice=settings.vm.nice,
+        run_as=settings.vm.run_as,
+    )
+
+
+def _rules(settings: Settings, choice: Choice) -> Rules:
+    vm = settings.vm
+    return Rules(
+        accelerators=choice.accelerators,
+        boot_seconds={"kvm": vm.boot_seconds_kvm, "tcg": vm.boot_seconds_tcg},
+        restarts=vm.restarts,
+    )
+
+
+def _welcome(settings: Settings, image: Image) -> Welcome:
+    return Welcome(
+        time=time.time(),
+        manager=settings.manager,
+        cores=settings.vm.cpus,
+        memory_mib=settings.vm.memory_mib - GUEST_MEMORY_MIB,
+        disk_mib=settings.vm.disk_mib,
+        image=image.sha256,
+        window=settings.window,
+        ca_certificates=_certificates(settings.ca_file),
+    )
+
+
+def _certificates(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnusableHostError(f"the certificates in {path} cannot be read: {error}") from None
+
+
+def _egress(settings: Settings) -> Egress:
+    """The guest may reach what the owner has named, and nothing else."""
+    network = settings.network
+    manager = Entry.parse(settings.manager)
+    entries = [
+        Entry.parse(settings.manager, local=manager.host == "localhost"),
+        *(Entry.parse(text) for text in network.allow),
+        *(Entry.parse(text, local=True) for text in network.allow_local),
+    ]
+    return Egress(
+        AllowList(entries),
+        bytes_per_second=network.bytes_per_second,
+        bytes_per_day=network.bytes_per_day,
+    )
+
+
+def _first_status(
+    settings: Settings,
+    state: StateDirectory,
+    hypervisor: Fingerprint,
+    choice: Choice,
+    image: Image,
+) -> Status:
+    totals = CreditBook(ReceiptFile(state.receipts).load()).totals()
+    return Status(
+        pid=os.getpid(),
+        started=time.time(),
+        manager=settings.manager,
+        driver=hypervisor.driver,
+        hypervisor_version=hypervisor.version,
+        accelerator=choice.accelerators[0],
+        accelerator_reason=choice.reason,
+        image_sha256=image.sha256,
+        image_serial=image.manifest.serial,
+        kernel=_kernel(image),
+        cpus=settings.vm.cpus,
+        cpu_percent=settings.vm.cpu_percent,
+        memory_mib=settings.vm.memory_mib,
+        disk_mib=settings.vm.disk_mib,
+        receipts=totals.receipts,
+        credit_granted=totals.granted,
+    )
+
+
+def _kernel(image: Image) -> str:
+    """Name and version of the kernel's package."""
+    packages = image.manifest.contents.packages
+    found = [f"{one.name} {one.version}" for one in packages if one.name.startswith("linux-image")]
+    return found[0] if found else "unknown"
+
+
+def _obey_signals(launcher: Launcher) -> None:
+    """Once: the guest says good-bye, at most 5 s. Twice: at once."""
+    loop = asyncio.get_running_loop()
+    asked: list[int] = []
+
+    def on_signal(number: int) -> None:
+        asked.append(number)
+        launcher.ask(Ask.STOP if len(asked) == 1 else Ask.STOP_NOW, "the launcher was told to end")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+class _Desk:
+    """Answers the control socket; stays open until the last one has heard how it went."""
+
+    def __init__(self, launcher: Launcher, reporter: Reporter) -> None:
+        self._launcher = launcher
+        self._reporter = reporter
+        self._open = 0
+        self._closed = asyncio.Condition()
+
+    async def answer(self, request: control.Request) -> control.Answer:
+        self._open += 1
+        try:
+            return await self._do(request)
+        finally:
+            self._open -= 1
+            async with self._closed:
+                self._closed.notify_all()
+
+    async def empty(self) -> None:
+        async with self._closed:
+            await self._closed.wait_for(lambda: self._open == 0)
+
+    async def _do(self, request: control.Request) -> control.Answer:
+        if request.command != "status":
+            ask = Ask(request.command)
+            self._launcher.ask(ask, request.reason)
+            reached = _REACHED.get(ask)
+            if reached and not await self._launcher.wait_for(
+                lambda state: state in reached, _ASK_SECONDS
+            ):
+                said = f"the VM is {self._launcher.state}"
+                return control.Answer(ok=False, message=said, status=self._reporter.status)
+        status = self._reporter.status
+        return control.Answer(ok=True, message=f"the VM is {status.state}", status=status)
