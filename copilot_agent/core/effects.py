@@ -136,25 +136,9 @@ class Finish:
     exit_code: int
 
 
-Effect = (
-    SetTimer
-    | Connect
-    | Disconnect
-    | RenewToken
-    | SendFrame
-    | Measure
-    | KeepUnfinished
-    | StageIn
-    | StartPayload
-    | Kill
-    | StageOut
-    | StopStaging
-    | CleanUp
-    | UseLinks
-    | SpoolReport
-    | DropReport
-    | KeepReceipts
-    | TellLauncher
-    | Note
-    | Finish
-)
+LinkEffect = Connect | Disconnect | RenewToken | SendFrame
+WorkEffect = StageIn | StartPayload | Kill | StageOut | StopStaging | CleanUp | UseLinks
+SpoolEffect = SpoolReport | DropReport | KeepUnfinished
+HostEffect = TellLauncher | KeepReceipts
+OwnEffect = SetTimer | Measure | Finish | Note
+Effect = LinkEffect | WorkEffect | SpoolEffect | HostEffect | OwnEffect

@@ -80,6 +80,10 @@ class PilotCore:
         effects = self._dispatch(event, now)
         return effects + self._go_on(now)
 
+    @property
+    def leaving(self) -> bool:
+        return self._leaving is not None
+
     # ----- dispatch
 
     def _dispatch(self, event: ev.Event, now: float) -> list[Effect]:

@@ -1,6 +1,7 @@
 """All attempts that a pilot holds, from offers to verdicts; transition table in attempts.py."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
@@ -162,6 +163,14 @@ class Work:
     def _stage_out_failed(self, attempt: Attempt, event: ev.StageOutFailed) -> list[Effect]:
         if attempt.failed:  # the logs could not be moved; the payload's own failure says more
             return self._settle(attempt, report_of_end(attempt, ()))
+        if (
+            event.failure_class in (FailureClass.PAYLOAD, FailureClass.PAYLOAD_LIMIT)
+            and attempt.end
+        ):
+            attempt.end = replace(
+                attempt.end, failure_class=event.failure_class, message=event.message
+            )
+            return [do.StageOut(stage_out_offer(attempt))]  # its logs are wanted all the same
         return self._fail(attempt, event.failure_class, event.message)
 
     def _retry(self, attempt: Attempt, now: float, attached: bool) -> bool:

@@ -1,0 +1,88 @@
+"""Moves files by links that may run out on the way: asks for fresh ones and goes on."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from copilot_agent.core.events import Key
+from copilot_agent.protocol.frames import InputLink, Links, Offer, OutputLink
+from copilot_agent.transports.base import FileMoveError, FileMover, Moved
+
+ROUNDS = 5
+
+
+class FreshLinks:
+    """A FileMover for all attempts; callers may hold on to the URLs of the offer."""
+
+    def __init__(self, mover: FileMover, ask: Callable[[Key], None]) -> None:
+        """`ask` is called when an attempt needs fresh links; they come by `use`."""
+        self._mover = mover
+        self._ask = ask
+        self._owners: dict[str, tuple[Key, str]] = {}
+        """From the offer's URL: the attempt, and the file with its direction."""
+        self._newest: dict[tuple[Key, str], str] = {}
+        self._arrivals: dict[Key, asyncio.Event] = {}
+
+    def learn(self, key: Key, offer: Offer) -> None:
+        for name, url in _named(offer.inputs, offer.outputs):
+            self._owners[url] = (key, name)
+
+    def use(self, links: Links) -> None:
+        key = Key(links.job, links.attempt)
+        for name, url in _named(links.inputs, links.outputs):
+            self._newest[key, name] = url
+        if arrival := self._arrivals.pop(key, None):
+            arrival.set()
+
+    def forget(self, key: Key) -> None:
+        self._owners = {url: owner for url, owner in self._owners.items() if owner[0] != key}
+        self._newest = {file: url for file, url in self._newest.items() if file[0] != key}
+        self._arrivals.pop(key, None)
+
+    async def download(
+        self, url: str, target: Path, *, offset: int, max_bytes: int, progress: Moved | None = None
+    ) -> int:
+        for _ in range(ROUNDS):
+            try:
+                return await self._mover.download(
+                    self._current(url),
+                    target,
+                    offset=offset,
+                    max_bytes=max_bytes,
+                    progress=progress,
+                )
+            except FileMoveError as error:
+                await self._refresh(url, error)
+        raise FileMoveError("download: fresh links run out at once", retryable=False)
+
+    async def upload(
+        self, url: str, source: Path, *, sha256: str, size: int, progress: Moved | None = None
+    ) -> None:
+        for _ in range(ROUNDS):
+            try:
+                return await self._mover.upload(
+                    self._current(url), source, sha256=sha256, size=size, progress=progress
+                )
+            except FileMoveError as error:
+                await self._refresh(url, error)
+        raise FileMoveError("upload: fresh links run out at once", retryable=False)
+
+    def _current(self, url: str) -> str:
+        owner = self._owners.get(url)
+        return url if owner is None else self._newest.get(owner, url)
+
+    async def _refresh(self, url: str, error: FileMoveError) -> None:
+        owner = self._owners.get(url)
+        if owner is None or not error.link_expired:
+            raise error
+        key = owner[0]
+        arrival = self._arrivals.setdefault(key, asyncio.Event())
+        self._ask(key)
+        await arrival.wait()
+
+
+def _named(inputs: Iterable[InputLink], outputs: Iterable[OutputLink]) -> Iterable[tuple[str, str]]:
+    for link in inputs:
+        yield f"in {link.name}", link.url
+    for target in outputs:
+        yield f"out {target.name}", target.url

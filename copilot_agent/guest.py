@@ -1,0 +1,228 @@
+"""An agent inside a virtual machine: everything it needs comes from the launcher by `ctrl`."""
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+from typing import assert_never
+
+from copilot_agent import logs
+from copilot_agent.assembly import build, prepare
+from copilot_agent.boot import next_epoch
+from copilot_agent.core import events as ev
+from copilot_agent.host_channel.ctrl import GuestChannel
+from copilot_agent.host_channel.net import NetChannel
+from copilot_agent.host_channel.ports import Port
+from copilot_agent.identity import Voucher
+from copilot_agent.probe import Given
+from copilot_agent.protocol.guest import (
+    Drain,
+    Enrolment,
+    GuestMessage,
+    HostMessage,
+    Log,
+    PauseSoon,
+    Ready,
+    Receipts,
+    ReceiptsKept,
+    Resumed,
+    Stop,
+    Welcome,
+)
+from copilot_agent.protocol.receipt import Receipt
+from copilot_agent.runtime import Runtime
+from copilot_agent.settings import PayloadUser, Settings
+from copilot_agent.transports.connections import open_session
+from copilot_agent.version import VERSION
+
+log = logging.getLogger(__name__)
+
+SCRATCH = Path("/scratch")
+PAYLOAD_USER = PayloadUser(1000, 1000)
+CLOCK_TOLERANCE_SECONDS = 0.5
+VOUCH_SECONDS = 20.0
+RECEIPTS_IN_MESSAGE = 100
+MAX_UNSENT = 1000
+
+
+class Guest:
+    """The launcher's side of an agent: hears its messages, tells it what the core wants told."""
+
+    def __init__(self, port: Port, epoch: int, directory: Path) -> None:
+        self._directory = directory
+        self._channel = GuestChannel(
+            port, agent_version=VERSION, epoch=epoch, on_renewed=self._renewed
+        )
+        self._net = NetChannel(epoch)
+        self._outbox: asyncio.Queue[GuestMessage] = asyncio.Queue()
+        self._welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        self._voucher: asyncio.Future[Voucher] = asyncio.get_running_loop().create_future()
+        self._public_key = ""
+        self._runtime: Runtime | None = None
+        self._early: list[ev.Event] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """The exit code. What breaks in the background breaks the agent; it is started again."""
+        await self._channel.start()
+        await self._net.start()
+        log_handler = logs.Forwarder(self._forward)
+        logging.getLogger().addHandler(log_handler)
+        try:
+            async with asyncio.TaskGroup() as group:
+                helpers = [group.create_task(self._listen()), group.create_task(self._speak())]
+                code = await self._serve(await self._welcome)
+                await self._outbox.join()
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            logging.getLogger().removeHandler(log_handler)
+        return code
+
+    async def _serve(self, welcome: Welcome) -> int:
+        self._set_clock(welcome.time)
+        settings = Settings(
+            manager=welcome.manager.rstrip("/"),
+            state=self._directory,
+            scratch=SCRATCH,
+            given=Given(
+                welcome.cores,
+                welcome.memory_mib or None,
+                welcome.disk_mib or None,
+                welcome.accelerator,
+                welcome.image,
+            ),
+            window=welcome.window,
+            payload_user=PAYLOAD_USER,
+            ca_certificates=welcome.ca_certificates,
+        )
+        ground = prepare(settings)
+        async with open_session(self._net, settings.ca_certificates) as session:
+            runtime = build(settings, ground, session, self._vouch, lambda _: self, launcher=True)
+            self._runtime = runtime
+            for event in self._early:
+                runtime.post(event)
+            return await runtime.run()
+
+    # ----- the core's word to the launcher
+
+    def tell(self, message: GuestMessage) -> None:
+        if self._outbox.qsize() < MAX_UNSENT:
+            self._outbox.put_nowait(message)
+
+    def keep_receipts(self, receipts: tuple[Receipt, ...]) -> None:
+        for first in range(0, len(receipts), RECEIPTS_IN_MESSAGE):
+            self.tell(Receipts(receipts=receipts[first : first + RECEIPTS_IN_MESSAGE]))
+
+    def _forward(self, level: str, line: str) -> None:
+        self.tell(Log(level="error" if level == "error" else "warning", message=line))
+
+    async def _speak(self) -> None:
+        while True:
+            await self._channel.send(await self._outbox.get())
+            self._outbox.task_done()
+
+    # ----- the launcher's word to the core
+
+    async def _listen(self) -> None:
+        async for message in self._channel.messages():
+            await self._hear(message)
+
+    async def _hear(self, message: HostMessage) -> None:
+        match message:
+            case Welcome() | Enrolment() | Resumed():
+                await self._hear_greeting(message)
+            case ReceiptsKept():
+                self._post(ev.ReceiptsKept(message.ids))
+            case PauseSoon():
+                self._post(ev.PauseSoon(message.seconds))
+            case Drain():
+                self._post(ev.DrainAsked(message.undo, message.deadline_seconds))
+            case Stop():
+                self._post(ev.StopAsked(message.seconds))
+            case _:
+                assert_never(message)
+
+    async def _hear_greeting(self, message: Welcome | Enrolment | Resumed) -> None:
+        match message:
+            case Welcome():
+                self._set_clock(message.time)
+                if not self._welcome.done():
+                    self._welcome.set_result(message)
+            case Enrolment():
+                self._vouched(message)
+            case Resumed():
+                self._set_clock(message.time)
+                epoch = next_epoch(self._directory)
+                await self._channel.renew(epoch)
+                await self._net.reset(epoch)
+                self._post(ev.Resumed())
+            case _:
+                assert_never(message)
+
+    def _renewed(self, epoch: int) -> None:
+        """The launcher was away and is back, perhaps another one."""
+        task = asyncio.create_task(self._net.reset(epoch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._public_key:
+            self.tell(Ready(pilot_key=self._public_key, memory_bytes=_resident_bytes()))
+        self._post(ev.Resumed())
+
+    def _post(self, event: ev.Event) -> None:
+        if self._runtime is None:
+            self._early.append(event)
+        else:
+            self._runtime.post(event)
+
+    # ----- enrolment
+
+    async def _vouch(self, pilot_key: str) -> Voucher:
+        self._public_key = pilot_key
+        while True:
+            self.tell(Ready(pilot_key=pilot_key, memory_bytes=_resident_bytes()))
+            try:
+                async with asyncio.timeout(VOUCH_SECONDS):
+                    return await asyncio.shield(self._voucher)
+            except TimeoutError:
+                log.warning("the launcher has not vouched for this pilot yet; asking again")
+
+    def _vouched(self, message: Enrolment) -> None:
+        if self._voucher.done():
+            self._voucher = asyncio.get_running_loop().create_future()
+        self._voucher.set_result(
+            Voucher(
+                secret=message.secret,
+                launcher_key=message.launcher_key,
+                signature=message.signature,
+            )
+        )
+
+    def _set_clock(self, host_time: float) -> None:
+        """The guest has no other source of time."""
+        if abs(time.time() - host_time) > CLOCK_TOLERANCE_SECONDS:
+            try:
+                time.clock_settime(time.CLOCK_REALTIME, host_time)
+            except OSError as error:
+                log.error("cannot set the clock: %s", error)
+        if self._runtime is not None:
+            self._runtime.clock_was_set()
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(port: Port, epoch: int, directory: Path) -> int:
+    """Stays after a clean end until the launcher stops the guest: init would start it again."""
+    logs.set_up("text")
+    code = asyncio.run(_run(port, epoch, directory))
+    while code in (0, 3):
+        time.sleep(3600)
+    return code
+
+
+async def _run(port: Port, epoch: int, directory: Path) -> int:
+    return await Guest(port, epoch, directory).run()

@@ -1,0 +1,101 @@
+"""What an agent leaves on disk for the one that is started after it: reports, work in progress."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from copilot_agent.core.events import Key
+from copilot_agent.protocol.frames import Held, Report
+from copilot_agent.protocol.job import Phase
+from copilot_agent.protocol.receipt import Receipt
+
+log = logging.getLogger(__name__)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Atomically and durably, readable by the owner alone. Raises OSError."""
+    new = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Spool:
+    """`directory` belongs to this pilot alone."""
+
+    def __init__(self, directory: Path) -> None:
+        self._reports = directory / "reports"
+        self._unfinished = directory / "unfinished.json"
+        self._receipts = directory / "receipts.jsonl"
+        self._reports.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._said: tuple[Key, ...] = ()
+
+    # ----- reports
+
+    def keep(self, report: Report) -> None:
+        """Raises OSError."""
+        write_private(
+            self._path(Key(report.job, report.attempt)), report.model_dump_json().encode()
+        )
+
+    def drop(self, key: Key) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def reports(self) -> tuple[Report, ...]:
+        """Oldest first; what cannot be read is put aside."""
+        found = []
+        paths = sorted(self._reports.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        for path in paths:
+            try:
+                found.append(Report.model_validate_json(path.read_bytes()))
+            except ValidationError:
+                log.error("%s is no report; renamed", path)
+                path.replace(path.with_suffix(".bad"))
+        return tuple(found)
+
+    def _path(self, key: Key) -> Path:
+        return self._reports / f"{key.job}.{key.attempt}.json"
+
+    # ----- attempts in progress
+
+    def keep_unfinished(self, keys: Iterable[Key]) -> None:
+        """Need not outlive a power cut, only the agent. Raises OSError."""
+        if (keys := tuple(keys)) == self._said:
+            return
+        new = self._unfinished.with_suffix(".new")
+        new.write_text(json.dumps([list(key) for key in keys]))
+        new.replace(self._unfinished)
+        self._said = keys
+
+    def unfinished(self) -> tuple[Key, ...]:
+        try:
+            entries = json.loads(self._unfinished.read_bytes())
+            held = [Held(job=job, attempt=n, phase=Phase.QUEUED) for job, n in entries]
+        except FileNotFoundError:
+            return ()
+        except (ValueError, TypeError):
+            log.error("%s is unreadable; its jobs will be lost", self._unfinished)
+            return ()
+        return tuple(Key(each.job, each.attempt) for each in held)
+
+    # ----- receipts, where there is no launcher to keep them
+
+    def keep_receipts(self, receipts: Iterable[Receipt]) -> None:
+        """Appends them as JSON lines. Raises OSError."""
+        handle = os.open(self._receipts, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "ab") as file:
+            for receipt in receipts:
+                file.write(receipt.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,3 @@
+"""The agent's version; the guest has no package metadata."""
+
+VERSION = "0.1.0"
