@@ -23,8 +23,8 @@ from deploy.demo import native, physics
 from deploy.demo.display import Display
 from deploy.demo.options import Options, parse
 from deploy.demo.processes import Process, appear, call, program
-from deploy.demo.summary import Summary, VmFacts, credit_of, summarise
-from deploy.demo.vm import read_status
+from deploy.demo.summary import Summary, credit_of, summarise
+from deploy.demo.vm import facts, read_status, words
 from job_manager_adapter.cli.output import complain
 from job_manager_adapter.cli.submit import submit, upload
 from job_manager_adapter.client import Client
@@ -75,7 +75,7 @@ async def run(options: Options, display: Display) -> Summary:
             alone = await native.run(wheel(options.cache, "cp311"), seed, options.events, work)
             display.step("fetching and merging")
             results = await fetch(running, ended)
-            vm = read_status(running.status).facts()
+            vm = facts(read_status(running.status))
             credit = await check_credit(running, ended)
         spectrum = physics.merge(list(results.values()))
         physics.draw(spectrum, options.out / "mass.png")
@@ -103,14 +103,12 @@ async def stage(options: Options, work: Path, display: Display) -> AsyncIterator
     config = work / "manager.toml"
     config.write_text(CONFIG)
     tools = Path(sys.executable).parent
-    manager_argv = (str(tools / "copilot-manager"), "serve", "--config", str(config))
+    manager = (str(tools / "copilot-manager"), "--config", str(config), "--data-dir", str(data))
     display.step("starting the manager")
-    async with program(
-        "the manager", (*manager_argv, "--data", str(data)), logs / "manager.log"
-    ) as manager:
-        url = await appear(data / "manager.url", manager)
-        token = await appear(data / "operator.token", manager)
-        secret = await _enrolment(tools, data, work)
+    async with program("the manager", (*manager, "serve"), logs / "manager.log") as serving:
+        url = await appear(data / "manager.url", serving)
+        token = await appear(data / "operator.token", serving)
+        secret = await _enrolment(manager, work)
         display.step("starting the launcher")
         state = work / "launcher"
         argv = _launcher_argv(options, tools, url, secret, state)
@@ -122,9 +120,8 @@ async def stage(options: Options, work: Path, display: Display) -> AsyncIterator
             display.step("stopping")
 
 
-async def _enrolment(tools: Path, data: Path, work: Path) -> Path:
-    argv = (str(tools / "copilot-manager"), "enrolment", "create", "--data", str(data))
-    secret = await call((*argv, "--count", "1", "--expires", "1d", "--output", "quiet"))
+async def _enrolment(manager: Sequence[str], work: Path) -> Path:
+    secret = await call((*manager, "enrolment", "create", "--expires", "1d", "--output", "quiet"))
     target = work / "enrolment"
     target.touch(mode=0o600)
     target.write_text(secret)
@@ -198,7 +195,7 @@ async def look(running: Stage, jobs: Sequence[JobId]) -> None:
     scene.pilots = (await running.client.pilots.list()).items
     scene.credit = (await running.client.credit.total()).granted
     status = read_status(running.status)
-    scene.vm, scene.vm_details = status.words()
+    scene.vm, scene.vm_details = words(status)
     running.display.update()
 
 

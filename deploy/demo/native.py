@@ -1,11 +1,10 @@
 """The same payload, run directly on this computer, to compare bit by bit."""
 
 import asyncio
-import os
 import zipfile
 from pathlib import Path
 
-from copilot_agent.payload.environment import REPRODUCIBLE
+from copilot_agent.payload.launch import PINNED_CPU
 from deploy.demo.physics import Masses, read
 
 PAYLOAD = Path(__file__).with_name("zmumu.py")
@@ -25,7 +24,7 @@ async def run(wheel: Path, seed: int, events: int, scratch: Path) -> Masses:
         *("--seed", str(seed), "--events", str(events)),
         *("--pythia", str(tree), "--output", str(target)),
         cwd=scratch,
-        env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **REPRODUCIBLE},
+        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "GLIBC_TUNABLES": PINNED_CPU},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

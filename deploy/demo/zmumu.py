@@ -6,10 +6,13 @@ depends on the seed alone: no times, no host.
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 SETTINGS = (
     "Beams:eCM = 13000.",
@@ -30,16 +33,16 @@ def find_pythia(directory: Path) -> None:
     sys.path.insert(0, str(directory))
 
 
-def dimuon_mass(event):
+def dimuon_mass(event: Iterable[Any]) -> float | None:
     """Invariant mass in GeV of the muons as the Z's decay makes them (status 23), before they
     radiate photons; None if the Z is not in this event."""
     muons = [p for p in event if p.idAbs() == 13 and p.statusAbs() == 23]
     if len(muons) != 2:
         return None
-    return (muons[0].p() + muons[1].p()).mCalc()
+    return float((muons[0].p() + muons[1].p()).mCalc())
 
 
-def record(event):
+def record(event: Iterable[Any]) -> str:
     """The whole event record as text with every bit of every momentum."""
     return "\n".join(
         f"{p.id()} {p.status()} {p.px().hex()} {p.py().hex()} {p.pz().hex()} {p.e().hex()}"
@@ -47,22 +50,21 @@ def record(event):
     )
 
 
-def progress(done, total):
+def progress(done: int, total: int) -> None:
     """The pilot shows the last line of `.progress` as the job's fraction."""
     with Path(".progress").open("a") as file:
         file.write(f"{done / total:.3f}\n")
 
 
-def generate(seed, events):
-    import pythia8mc
-
-    pythia = pythia8mc.Pythia("", False)
+def generate(seed: int, events: int) -> tuple[list[float], str]:
+    pythia = importlib.import_module("pythia8mc").Pythia("", False)
     for setting in (*SETTINGS, f"Random:seed = {seed}"):
         if not pythia.readString(setting):
             raise SystemExit(f"pythia does not know the setting {setting!r}")
     if not pythia.init():
         raise SystemExit("pythia could not be initialised")
-    digest, masses = hashlib.sha256(), []
+    digest = hashlib.sha256()
+    masses: list[float] = []
     while len(masses) < events:
         if not pythia.next():
             continue
@@ -74,8 +76,8 @@ def generate(seed, events):
     return masses, digest.hexdigest()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Z to mu mu at 13 TeV with Pythia 8")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--events", type=int, default=25)
     parser.add_argument("--pythia", type=Path, default=Path("pythia"), help="the unpacked wheel")
