@@ -1,0 +1,1 @@
+"""What installs, packages and deploys the parts; nothing here runs in production."""

@@ -1,0 +1,1 @@
+"""Builds the VM image from Debian packages and wheels without root."""

@@ -1,0 +1,1 @@
+"""A stand-in agent that says what the guest looks like."""

@@ -1,0 +1,71 @@
+"""Opens the ctrl port and tells the test about the guest: one JSON line, then one per second."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def port(name: str) -> str:
+    for entry in Path("/sys/class/virtio-ports").iterdir():
+        if (entry / "name").read_text().strip() == name:
+            return f"/dev/{entry.name}"
+    raise SystemExit(f"no port {name}")
+
+
+def read(path: str) -> str:
+    return Path(path).read_text().strip()
+
+
+def look() -> dict[str, object]:
+    started = time.monotonic()
+    import aiohttp
+    import cryptography.hazmat.primitives.asymmetric.ed25519
+    import h2.connection
+    import pydantic
+    import sqlite3
+    import ssl
+
+    return {
+        "type": "facts",
+        "import_seconds": round(time.monotonic() - started, 2),
+        "python": sys.version.split()[0],
+        "versions": [aiohttp.__version__, pydantic.VERSION, h2.__version__, sqlite3.sqlite_version],
+        "certificates": len(ssl.create_default_context().get_ca_certs()),
+        "cached": [bool(m.__cached__ and Path(m.__cached__).exists()) for m in (ssl, pydantic)],
+        "mounts": [line.split()[:4] for line in read("/proc/mounts").splitlines()],
+        "controllers": read("/sys/fs/cgroup/cgroup.subtree_control").split(),
+        "cgroup": read("/proc/self/cgroup"),
+        "oom_score_adj": read("/proc/self/oom_score_adj"),
+        "memory": {
+            line.split(":")[0]: int(line.split()[1])
+            for line in read("/proc/meminfo").splitlines()
+            if line.startswith(("MemTotal", "MemAvailable"))
+        },
+        "rss_kib": next(
+            int(line.split()[1])
+            for line in read("/proc/self/status").splitlines()
+            if "VmRSS" in line
+        ),
+        "interfaces": sorted(os.listdir("/sys/class/net")),
+        "scratch": os.statvfs("/scratch").f_bavail * os.statvfs("/scratch").f_frsize,
+        "sysctl": {
+            name: read(f"/proc/sys/{name}")
+            for name in ("kernel/sysrq", "kernel/dmesg_restrict", "kernel/panic")
+        },
+    }
+
+
+def main() -> None:
+    with open(port("org.copilot.ctrl"), "wb", buffering=0) as ctrl:
+        hello = {"type": "hello", "uptime": float(read("/proc/uptime").split()[0])}
+        ctrl.write(json.dumps(hello).encode() + b"\n")
+        print("test agent: hello", flush=True)
+        ctrl.write(json.dumps(look()).encode() + b"\n")
+        while True:
+            time.sleep(1)
+            ctrl.write(b'{"type": "tick"}\n')
+
+
+main()
