@@ -34,6 +34,16 @@ class Process:
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return " | ".join(lines[-3:])
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def kill(self) -> None:
+        """SIGKILL to this process alone, and wait until it is gone."""
+        if self.running:
+            self._process.kill()
+            await self._process.wait()
+
     async def stop(self, seconds: float = 20.0) -> None:
         """SIGTERM; after `seconds` SIGKILL to its whole process group."""
         if self.running:

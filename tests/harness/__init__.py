@@ -1,0 +1,1 @@
+"""Real programs for tests: a manager, agents, a launcher; started, killed and restarted."""
