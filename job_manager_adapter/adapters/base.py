@@ -7,7 +7,7 @@ idempotent. An outage upstream is an `UpstreamError`; it kills no running work.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from copilot_agent.protocol.job import FailureClass, JobSpec, Outcome, Output, Requirements, Usage
@@ -21,10 +21,50 @@ class UpstreamError(Exception):
 
 @dataclass(frozen=True)
 class Room:
-    """What the fleet could take now: how many more jobs that need no more than `requirements`."""
+    """Free room in each of `pilots` pilots; several jobs may share one pilot's."""
 
-    requirements: Requirements
-    count: int
+    pilots: int
+    cores: int
+    memory_mib: int
+    disk_mib: int
+    platform: str
+    cpu_flags: frozenset[str] = frozenset()
+
+    def takes(self, need: Requirements) -> bool:
+        return (
+            self.pilots > 0
+            and need.cores <= self.cores
+            and need.memory_mib <= self.memory_mib
+            and need.disk_mib <= self.disk_mib
+            and need.platform == self.platform
+            and self.cpu_flags.issuperset(need.cpu_flags)
+        )
+
+    def less(self, need: Requirements) -> "tuple[Room, Room]":
+        """The pilots that are left as they were, and the one that took the job."""
+        one = replace(
+            self,
+            pilots=1,
+            cores=self.cores - need.cores,
+            memory_mib=self.memory_mib - need.memory_mib,
+            disk_mib=self.disk_mib - need.disk_mib,
+        )
+        return replace(self, pilots=self.pilots - 1), one
+
+
+class Packing:
+    """For `Adapter.fetch`: keeps account of the room while jobs are picked."""
+
+    def __init__(self, room: Sequence[Room]) -> None:
+        self._room = list(room)
+
+    def take(self, need: Requirements) -> bool:
+        """Whether a job with these requirements still fits; if so, its room is taken."""
+        for index, room in enumerate(self._room):
+            if room.takes(need):
+                self._room[index : index + 1] = [item for item in room.less(need) if item.pilots]
+                return True
+        return False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from job_manager_adapter.adapters.base import Adapter
 from job_manager_adapter.services.context import Clock, Config, Ids, Signer
+from job_manager_adapter.services.conversation import Conversation
 from job_manager_adapter.services.credit import Credit
+from job_manager_adapter.services.dispatch import Dispatcher
 from job_manager_adapter.services.enrolments import Enrolments
 from job_manager_adapter.services.events import Events
 from job_manager_adapter.services.hosts import Hosts
@@ -13,7 +15,9 @@ from job_manager_adapter.services.housekeeping import Housekeeping
 from job_manager_adapter.services.jobs import Jobs
 from job_manager_adapter.services.links import Links
 from job_manager_adapter.services.pilots import Pilots
+from job_manager_adapter.services.reports import Reports
 from job_manager_adapter.services.tokens import Tokens
+from job_manager_adapter.services.upstream import Upstream
 from job_manager_adapter.store.base import Store
 from job_manager_adapter.views import PilotState
 
@@ -33,31 +37,67 @@ class Stats:
     operations: int
 
 
-@dataclass(frozen=True)
 class Services:
-    jobs: Jobs
-    pilots: Pilots
-    credit: Credit
-    hosts: Hosts
-    enrolments: Enrolments
-    tokens: Tokens
-    events: Events
-    housekeeping: Housekeeping
+    """All use cases over one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        ids: Ids,
+        signer: Signer,
+        links: Links,
+        config: Config,
+        adapters: Mapping[str, Adapter],
+    ) -> None:
+        self.events = Events(store, clock, config.events_kept)
+        self._dispatcher = Dispatcher(store, clock, ids, config, self.events)
+        reports = Reports(self._dispatcher, signer, links)
+        conversation = Conversation(self._dispatcher, reports, links)
+        self.jobs = Jobs(self._dispatcher, links)
+        self.pilots = Pilots(self._dispatcher, conversation, signer)
+        self.credit = Credit(store, signer)
+        self.hosts = Hosts(self._dispatcher)
+        self.enrolments = Enrolments(store, clock, ids)
+        self.tokens = Tokens(store, clock, ids, config.experiments)
+        self.upstreams = tuple(
+            Upstream(experiment, adapter, self._dispatcher, self.jobs)
+            for experiment, adapter in adapters.items()
+        )
+        self.housekeeping = Housekeeping(self._dispatcher, self.events, links, self.upstreams)
 
     async def start(self) -> None:
         """Reads counters and open leases; every open lease gets a fresh grace."""
-        raise NotImplementedError
+        await self.events.start()
+        await self._dispatcher.start()
 
     async def run(self) -> None:
         """Housekeeping, until cancelled. For the application's TaskGroup."""
-        raise NotImplementedError
+        await self.housekeeping.run()
+
+    async def settle(self) -> None:
+        """Waits until what is under way is committed."""
+        await self._dispatcher.settle()
 
     async def close(self) -> None:
         """Waits for operations under way and closes the sessions; the store stays open."""
-        raise NotImplementedError
+        await self._dispatcher.close()
+        await self.events.close()
 
     def stats(self) -> Stats:
-        raise NotImplementedError
+        dispatcher = self._dispatcher
+        now, lease_seconds = dispatcher.clock.monotonic(), dispatcher.config.policy.lease_seconds
+        store = dispatcher.store.stats
+        return Stats(
+            jobs_waiting=dispatcher.matcher.waiting(),
+            leases_open=len(dispatcher.leases),
+            pilots=dispatcher.fleet.states(now, lease_seconds),
+            attempts_ended=dispatcher.ended,
+            commits=store.commits,
+            commit_seconds=store.commit_seconds,
+            operations=store.operations,
+        )
 
 
 def build_services(
@@ -71,4 +111,12 @@ def build_services(
     adapters: Mapping[str, Adapter] | None = None,
 ) -> Services:
     """`adapters` by experiment's name; experiments without one use the built-in queue."""
-    raise NotImplementedError
+    return Services(
+        store,
+        clock=clock,
+        ids=ids,
+        signer=signer,
+        links=links,
+        config=config,
+        adapters=adapters or {},
+    )

@@ -1,9 +1,21 @@
 """Use cases of enrolment secrets. The command line uses them directly on the store."""
 
+import hashlib
+
+from job_manager_adapter.services.context import Clock, Ids
+from job_manager_adapter.services.errors import NotFoundError
+from job_manager_adapter.services.times import moment
+from job_manager_adapter.store.base import Store
+from job_manager_adapter.store.records import EnrolmentRow
 from job_manager_adapter.views import EnrolmentView
 
 
 class Enrolments:
+    def __init__(self, store: Store, clock: Clock, ids: Ids) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+
     async def create(
         self,
         *,
@@ -13,11 +25,42 @@ class Enrolments:
         label: str = "",
     ) -> list[EnrolmentView]:
         """`secret` is set in these views only; the store has its SHA-256."""
-        raise NotImplementedError
+        now = self._clock.time()
+        secrets = [self._ids.secret() for _ in range(count)]
+        rows = [
+            EnrolmentRow(
+                id=self._ids.make("e"),
+                secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+                label=label,
+                created_at=now,
+                expires_at=now + expires_seconds,
+                launchers_allowed=launchers_allowed,
+            )
+            for secret in secrets
+        ]
+        await self._store.add_enrolments(rows)
+        return [_view(row, secret) for row, secret in zip(rows, secrets, strict=True)]
 
     async def list(self) -> list[EnrolmentView]:
-        raise NotImplementedError
+        return [_view(row) for row in await self._store.enrolments()]
 
     async def revoke(self, enrolment: str) -> EnrolmentView:
         """No new boots with it; pilots that live go on. Raises NotFoundError."""
-        raise NotImplementedError
+        if await self._store.revoke_enrolment(enrolment):
+            for row in await self._store.enrolments():
+                if row.id == enrolment:
+                    return _view(row)
+        raise NotFoundError(
+            f"no enrolment {enrolment}", remedy="see `copilot-manager enrolment list`"
+        )
+
+
+def _view(row: EnrolmentRow, secret: str | None = None) -> EnrolmentView:
+    return EnrolmentView(
+        id=row.id,
+        label=row.label,
+        expires_at=moment(row.expires_at),
+        launchers_allowed=row.launchers_allowed,
+        hosts=row.hosts,
+        secret=secret,
+    )

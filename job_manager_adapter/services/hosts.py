@@ -1,18 +1,76 @@
 """Use cases of hosts."""
 
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.job import FailureClass
+from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.errors import NotFoundError
 from job_manager_adapter.services.principals import Principal
-from job_manager_adapter.views import BanRequest, HostView, Page
+from job_manager_adapter.services.times import moment_or_none
+from job_manager_adapter.store.records import HostRow, Retire
+from job_manager_adapter.views import BanRequest, HostView, Page, PilotState
 
 
 class Hosts:
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
     async def list(
         self, principal: Principal, cursor: str | None = None, limit: int = 100
     ) -> Page[HostView]:
-        raise NotImplementedError
+        """Newest first."""
+        principal.require_operator()
+        rows = await self._dispatcher.store.hosts(before=cursor, limit=limit)
+        more = rows[-1].id if len(rows) == limit else None
+        return Page(items=tuple(self._view(row) for row in rows), next_cursor=more)
 
     async def get(self, principal: Principal, host: str) -> HostView:
-        raise NotImplementedError
+        """Raises NotFoundError."""
+        principal.require_operator()
+        row = await self._dispatcher.store.host(host)
+        if row is None:
+            raise NotFoundError(f"no host {host}", remedy="see `copilot host list`")
+        return self._view(row)
 
     async def ban(self, principal: Principal, host: str, request: BanRequest) -> HostView:
         """Bans (retires its pilots, releases their leases uncharged) or takes the ban back."""
-        raise NotImplementedError
+        principal.require_operator()
+        dispatcher = self._dispatcher
+        if not await dispatcher.store.ban(host, request.reason, not request.undo):
+            raise NotFoundError(f"no host {host}", remedy="see `copilot host list`")
+        if not request.undo:
+            await self._retire_pilots(host)
+        state = "unbanned" if request.undo else "banned"
+        dispatcher.events.emit("host", host, state, detail=request.reason)
+        return await self.get(principal, host)
+
+    async def _retire_pilots(self, host: str) -> None:
+        dispatcher = self._dispatcher
+        rows = await dispatcher.store.pilots(host=host, retired=False, limit=1000)
+        pilots = tuple(row.id for row in rows)
+        order = Retire(
+            pilots, FailureClass.PREEMPTED, "its host was banned", dispatcher.clock.time()
+        )
+        (released,) = await dispatcher.store.retire([order])
+        dispatcher.dismiss(pilots, ErrorCode.HOST_BANNED, released)
+
+    def _view(self, row: HostRow) -> HostView:
+        dispatcher = self._dispatcher
+        now, lease_seconds = dispatcher.clock.monotonic(), dispatcher.config.policy.lease_seconds
+        gone = (PilotState.LOST, PilotState.RETIRED)
+        alive = sum(
+            pilot.host == row.id and pilot.state(now, lease_seconds) not in gone
+            for pilot in dispatcher.fleet.pilots.values()
+        )
+        return HostView(
+            id=row.id,
+            launcher_key=row.launcher_key,
+            enrolment=row.enrolment,
+            label=row.label,
+            banned=row.banned,
+            ban_reason=row.ban_reason,
+            boots=row.boots,
+            pilots_alive=alive,
+            jobs_succeeded=row.jobs_succeeded,
+            credit_granted=row.granted,
+            seen_at=moment_or_none(row.seen_at),
+        )

@@ -1,7 +1,112 @@
-"""What has to happen without anybody asking: leases that run out, retention, adapters."""
+"""What has to happen without anybody asking: leases that run out, lost pilots, retention."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+
+from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.events import Events
+from job_manager_adapter.services.links import Links
+from job_manager_adapter.services.upstream import Upstream
+from job_manager_adapter.store.base import StoreError
+from job_manager_adapter.store.records import PilotChange
+from job_manager_adapter.views import PilotState
+
+log = logging.getLogger(__name__)
+RETENTION_BATCH = 500
+FORGET_SECONDS = 600.0
+"""Pilots that are lost and hold nothing leave the memory after this; the database keeps them."""
 
 
 class Housekeeping:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        events: Events,
+        links: Links,
+        upstreams: Sequence[Upstream] = (),
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._events = events
+        self._links = links
+        self._upstreams = upstreams
+        self._lost: set[str] = set()
+
     async def run(self) -> None:
         """Until cancelled."""
-        raise NotImplementedError
+        lease = self._dispatcher.config.policy.lease_seconds
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._events.run())
+            group.create_task(self._repeat(self.expire, min(lease / 10, 1.0)))
+            group.create_task(self._repeat(self.look_after_pilots, min(lease / 2, 10.0)))
+            group.create_task(self._repeat(self.recount, 5.0))
+            group.create_task(self._repeat(self.retain, 600.0))
+            for upstream in self._upstreams:
+                group.create_task(upstream.run())
+
+    async def _repeat(
+        self, work: Callable[[], Coroutine[object, object, None]], seconds: float
+    ) -> None:
+        while True:
+            try:
+                await work()
+            except StoreError as error:
+                log.warning("%s waits for the store: %s", work.__name__, error)
+            await asyncio.sleep(seconds)
+
+    async def expire(self) -> None:
+        """Takes back leases that ran out."""
+        await self._dispatcher.expire()
+
+    async def look_after_pilots(self) -> None:
+        """Notes who is lost, writes down who was seen, forgets who is long gone."""
+        dispatcher = self._dispatcher
+        now, lease_seconds = dispatcher.clock.monotonic(), dispatcher.config.policy.lease_seconds
+        changes, gone = [], []
+        for pilot in dispatcher.fleet.pilots.values():
+            state = pilot.state(now, lease_seconds)
+            if state is PilotState.LOST and pilot.id not in self._lost:
+                self._lost.add(pilot.id)
+                if pilot.seen is not None:
+                    self._events.emit("pilot", pilot.id, "lost")
+                dispatcher.matcher.withdraw(pilot.id)
+            elif state is not PilotState.LOST:
+                self._lost.discard(pilot.id)
+            if pilot.seen_at is not None and pilot.seen is not None:
+                changes.append(PilotChange(pilot.id, seen_at=pilot.seen_at))
+            idle = not (pilot.leases or pilot.reserved)
+            silent = pilot.seen is None or now - pilot.seen > lease_seconds + FORGET_SECONDS
+            if idle and silent and state in (PilotState.LOST, PilotState.RETIRED):
+                gone.append(pilot.id)
+        await dispatcher.store.change_pilots(changes)
+        for name in gone:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        dispatcher = self._dispatcher
+        if session := dispatcher.sessions.pop(name, None):
+            session.close(None)
+        dispatcher.matcher.withdraw(name)
+        dispatcher.fleet.pilots.pop(name, None)
+        dispatcher.outboxes.pop(name, None)
+        self._lost.discard(name)
+
+    async def recount(self) -> None:
+        """Reads the counters anew after they were found wrong."""
+        dispatcher = self._dispatcher
+        if not (dispatcher.miscounted and dispatcher.quiet):
+            return
+        waiting = await dispatcher.store.waiting()
+        if dispatcher.quiet:
+            dispatcher.miscounted = False
+            dispatcher.recount(waiting)
+
+    async def retain(self) -> None:
+        """Deletes jobs that have been final for long, with their files."""
+        dispatcher = self._dispatcher
+        before = dispatcher.clock.time() - dispatcher.config.retention_seconds
+        while old := await dispatcher.store.finished_before(before, RETENTION_BATCH):
+            for job, attempts in old:
+                for attempt in range(1, attempts + 1):
+                    await self._links.discard(job, attempt)
+            await dispatcher.store.forget([job for job, _ in old])

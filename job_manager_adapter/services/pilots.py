@@ -1,15 +1,34 @@
 """Use cases of pilots: enrolment, renewal, the conversation, and what operators do with them."""
 
+import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
-from copilot_agent.protocol.enrolment import EnrolRequest
-from copilot_agent.protocol.frames import Policy
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from copilot_agent.protocol.enrolment import EnrolRequest, enrolment_statement, renewal_statement
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.frames import CommandKind, Policy
+from copilot_agent.protocol.job import FailureClass
+from job_manager_adapter.services.context import Signer, from_base64url
+from job_manager_adapter.services.conversation import Conversation
+from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.errors import (
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    SessionClosedError,
+    UnauthenticatedError,
+)
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.session import PilotSession
+from job_manager_adapter.services.times import moment
+from job_manager_adapter.store.records import NewPilot, PilotChange, PilotRow, Retire
 from job_manager_adapter.views import DrainRequest, Page, PilotState, PilotView
 
 Carrier = Literal["websocket", "poll"]
+MAX_NONCES = 100_000
 
 
 @dataclass(frozen=True)
@@ -24,20 +43,96 @@ class Enrolled:
 
 
 class Pilots:
+    def __init__(self, dispatcher: Dispatcher, conversation: Conversation, signer: Signer) -> None:
+        self._dispatcher = dispatcher
+        self._conversation = conversation
+        self._signer = signer
+        self._nonces: dict[str, tuple[str, float]] = {}
+        """Nonce → (pilot, good until), oldest first."""
+
+    # Enrolment and tokens
+
     async def enrol(self, request: EnrolRequest) -> Enrolled:
         """Raises RefusedError with `enrolment_refused` or `host_banned`."""
-        raise NotImplementedError
+        dispatcher = self._dispatcher
+        secret = hashlib.sha256(request.secret.encode()).hexdigest()
+        statement = enrolment_statement(secret, request.pilot_key)
+        if not signed(request.launcher_key, statement, request.signature):
+            raise self._refused(request, ErrorCode.ENROLMENT_REFUSED, "the signature is wrong")
+        pilot = NewPilot(
+            id=dispatcher.ids.make("p"),
+            key=request.pilot_key,
+            launcher_key=request.launcher_key,
+            secret_sha256=secret,
+            host=dispatcher.ids.make("h"),
+            capabilities=request.capabilities,
+            at=dispatcher.clock.time(),
+            max_boots=dispatcher.config.max_boots,
+        )
+        (result,) = await dispatcher.store.enrol([pilot])
+        if result.refusal is not None:
+            raise self._refused(request, result.refusal, result.reason)
+        dispatcher.dismiss(result.superseded, ErrorCode.PILOT_RETIRED, result.released)
+        dispatcher.events.emit("pilot", pilot.id, "enrolled", detail=result.host)
+        return Enrolled(
+            pilot.id,
+            result.host,
+            dispatcher.config.policy,
+            self._signer.public_key,
+            dispatcher.clock.time(),
+        )
+
+    def _refused(self, request: EnrolRequest, code: ErrorCode, reason: str) -> RefusedError:
+        self._dispatcher.events.emit(
+            "host", request.launcher_key, "enrolment_refused", detail=reason
+        )
+        remedy = (
+            "ask the operator"
+            if code is ErrorCode.HOST_BANNED
+            else "get a fresh enrolment secret from the operator"
+        )
+        return RefusedError(reason, code=code, remedy=remedy)
 
     async def challenge(self, pilot: str) -> str:
         """A nonce, good for one renewal within 5 minutes. Raises UnauthenticatedError."""
-        raise NotImplementedError
+        await self._admitted(pilot)
+        now = self._dispatcher.clock.monotonic()
+        self._forget_nonces(now)
+        nonce = self._dispatcher.ids.secret()
+        self._nonces[nonce] = (pilot, now + self._dispatcher.config.nonce_seconds)
+        return nonce
+
+    def _forget_nonces(self, now: float) -> None:
+        while self._nonces:
+            oldest = next(iter(self._nonces))
+            if self._nonces[oldest][1] > now and len(self._nonces) < MAX_NONCES:
+                return
+            del self._nonces[oldest]
 
     async def renew(self, pilot: str, nonce: str, signature: str) -> Policy:
         """Checks the pilot's signature; the caller then mints a token.
 
         Raises UnauthenticatedError, or RefusedError with `pilot_retired` or `host_banned`.
         """
-        raise NotImplementedError
+        owner, until = self._nonces.pop(nonce, ("", 0.0))
+        if owner != pilot or until < self._dispatcher.clock.monotonic():
+            raise UnauthenticatedError("the nonce is unknown or old", remedy="ask for another one")
+        row = await self._admitted(pilot)
+        if not signed(row.key, renewal_statement(pilot, nonce), signature):
+            raise UnauthenticatedError("the signature is not the pilot's", remedy="enrol again")
+        return self._dispatcher.config.policy
+
+    async def _admitted(self, pilot: str) -> PilotRow:
+        row = await self._dispatcher.store.pilot(pilot)
+        if row is None:
+            raise UnauthenticatedError("no such pilot", remedy="enrol again")
+        if row.banned:
+            raise RefusedError("the host is banned", code=ErrorCode.HOST_BANNED)
+        if row.retired:
+            raise RefusedError("this pilot was retired", code=ErrorCode.PILOT_RETIRED)
+        return row
+
+    # The conversation
 
     async def attach(self, pilot: str, carrier: Carrier) -> PilotSession:
         """A new session; an older one of the same pilot is closed as superseded.
@@ -45,17 +140,30 @@ class Pilots:
         Raises UnauthenticatedError for an unknown pilot, RefusedError with `pilot_retired` or
         `host_banned`.
         """
-        raise NotImplementedError
+        return await self._conversation.attach(await self._admitted(pilot), carrier)
 
     def session(self, pilot: str, number: int) -> PilotSession:
         """The open session of that number, for carriers without a connection (long-poll).
 
         Raises SessionClosedError when a newer one exists or there is none (attach again).
         """
-        raise NotImplementedError
+        session = self._dispatcher.sessions.get(pilot)
+        if session is None or session.number != number:
+            raise SessionClosedError(f"session {number} is over", remedy="attach again")
+        return session
+
+    # What operators see and do
 
     async def get(self, principal: Principal, pilot: str) -> PilotView:
-        raise NotImplementedError
+        """Raises NotFoundError."""
+        principal.require_operator()
+        return self._view(await self._row(pilot))
+
+    async def _row(self, pilot: str) -> PilotRow:
+        row = await self._dispatcher.store.pilot(pilot)
+        if row is None:
+            raise NotFoundError(f"no pilot {pilot}", remedy="see `copilot pilot list`")
+        return row
 
     async def list(
         self,
@@ -66,10 +174,91 @@ class Pilots:
         limit: int = 100,
     ) -> Page[PilotView]:
         """Newest first."""
-        raise NotImplementedError
+        principal.require_operator()
+        retired = None if state is None else state is PilotState.RETIRED
+        views: list[PilotView] = []
+        while len(views) < limit:
+            rows = await self._dispatcher.store.pilots(
+                host=host, retired=retired, before=cursor, limit=500
+            )
+            for row in rows:
+                cursor = row.id
+                view = self._view(row)
+                if state is None or view.state is state:
+                    views.append(view)
+                if len(views) == limit:
+                    return Page(items=tuple(views), next_cursor=cursor)
+            if len(rows) < 500:
+                break
+        return Page(items=tuple(views))
+
+    def _view(self, row: PilotRow) -> PilotView:
+        dispatcher = self._dispatcher
+        known = dispatcher.fleet.get(row.id)
+        session = dispatcher.sessions.get(row.id)
+        seen_at = known.seen_at if known and known.seen_at else row.seen_at
+        return PilotView(
+            id=row.id,
+            host=row.host,
+            state=self._state(row),
+            carrier=cast(Carrier, session.carrier) if session else "",
+            capabilities=known.capabilities if known else row.capabilities,
+            jobs=tuple(lease.job for lease in known.leases.values()) if known else (),
+            jobs_succeeded=row.jobs_succeeded,
+            jobs_failed=row.jobs_failed,
+            enrolled_at=moment(row.enrolled_at),
+            seen_at=moment(seen_at) if seen_at else None,
+        )
+
+    def _state(self, row: PilotRow) -> PilotState:
+        if row.retired:
+            return PilotState.RETIRED
+        known = self._dispatcher.fleet.get(row.id)
+        if known is None:
+            return PilotState.PAUSED if row.paused else PilotState.LOST
+        lease_seconds = self._dispatcher.config.policy.lease_seconds
+        return known.state(self._dispatcher.clock.monotonic(), lease_seconds)
 
     async def drain(self, principal: Principal, pilot: str, request: DrainRequest) -> PilotView:
-        raise NotImplementedError
+        """Raises NotFoundError, ConflictError for a retired pilot."""
+        principal.require_operator()
+        row = await self._row(pilot)
+        if row.retired:
+            raise ConflictError("this pilot is retired already")
+        dispatcher = self._dispatcher
+        await dispatcher.store.change_pilots([PilotChange(pilot, draining=not request.undo)])
+        if known := dispatcher.fleet.get(pilot):
+            known.draining = not request.undo
+            dispatcher.refresh(known)
+        kind = CommandKind.UNDRAIN if request.undo else CommandKind.DRAIN
+        dispatcher.command(
+            pilot, kind, "asked by an operator", deadline_seconds=request.deadline_seconds
+        )
+        dispatcher.rematch()
+        state = "undrained" if request.undo else "draining"
+        dispatcher.events.emit("pilot", pilot, state)
+        return self._view(await self._row(pilot))
 
     async def retire(self, principal: Principal, pilot: str) -> PilotView:
-        raise NotImplementedError
+        """Its leases are released uncharged at once. Raises NotFoundError."""
+        principal.require_operator()
+        await self._row(pilot)
+        dispatcher = self._dispatcher
+        order = Retire(
+            (pilot,),
+            FailureClass.PREEMPTED,
+            "its pilot was retired by an operator",
+            dispatcher.clock.time(),
+        )
+        (released,) = await dispatcher.store.retire([order])
+        dispatcher.dismiss((pilot,), ErrorCode.PILOT_RETIRED, released)
+        return self._view(await self._row(pilot))
+
+
+def signed(public_key: str, message: bytes, signature: str) -> bool:
+    try:
+        key = Ed25519PublicKey.from_public_bytes(from_base64url(public_key))
+        key.verify(from_base64url(signature), message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

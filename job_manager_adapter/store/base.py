@@ -14,6 +14,7 @@ from typing import Protocol
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.job import JobState
 from copilot_agent.protocol.receipt import Receipt
+from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store.records import (
     AttemptRow,
     Cancelled,
@@ -34,7 +35,6 @@ from job_manager_adapter.store.records import (
     PilotRow,
     Release,
     Released,
-    RequirementClass,
     Retire,
     Retried,
     Selected,

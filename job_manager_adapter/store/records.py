@@ -8,6 +8,7 @@ from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Report, VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Output, Requirements, Usage
 from copilot_agent.protocol.receipt import Receipt
+from job_manager_adapter.core.matching import RequirementClass
 
 NO_USAGE = Usage()
 
@@ -40,15 +41,6 @@ class Submission:
     owner: str = ""
     key: str | None = None
     digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RequirementClass:
-    """Jobs of one experiment that ask for the same; interned by the store."""
-
-    id: int
-    experiment: str
-    requirements: Requirements
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import JobState
 from copilot_agent.protocol.receipt import Receipt
+from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import records as r
 from job_manager_adapter.store import sqlite_reads as reads
 from job_manager_adapter.store.base import StoreError, StoreStats
@@ -166,7 +167,7 @@ class SqliteStore:
     async def finished_before(self, at: float, limit: int) -> list[tuple[str, int]]:
         return await self._read(reads.finished_before, at, limit)
 
-    async def classes(self) -> list[r.RequirementClass]:
+    async def classes(self) -> list[RequirementClass]:
         return await self._read(reads.classes)
 
     async def waiting(self) -> list[r.Waiting]:

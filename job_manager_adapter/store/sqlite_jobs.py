@@ -9,6 +9,7 @@ from typing import Any
 from copilot_agent.protocol.frames import VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState, Requirements
 from job_manager_adapter.core import attempts as core
+from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store.records import (
     Cancelled,
     Claim,
@@ -18,7 +19,6 @@ from job_manager_adapter.store.records import (
     NewJob,
     Release,
     Released,
-    RequirementClass,
     Retried,
     Selected,
     Start,

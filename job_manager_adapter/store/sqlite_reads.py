@@ -8,6 +8,7 @@ from typing import Any
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Requirements, Usage
 from copilot_agent.protocol.receipt import Receipt
+from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store.records import (
     NO_USAGE,
     AttemptRow,
@@ -19,7 +20,6 @@ from job_manager_adapter.store.records import (
     Ledger,
     OpenLease,
     PilotRow,
-    RequirementClass,
     TokenRow,
     UpstreamDue,
     Waiting,
@@ -153,7 +153,7 @@ def open_leases(connection: sqlite3.Connection) -> list[OpenLease]:
         " JOIN attempts a ON a.job = j.sequence AND a.attempt = j.attempt"
         " WHERE j.state IN ('leased', 'running')"
     )
-    return [OpenLease(*row[:8], bool(row[8])) for row in rows]
+    return [OpenLease(*(*row[:8], bool(row[8]))) for row in rows]
 
 
 def upstream_due(connection: sqlite3.Connection, experiment: str, limit: int) -> list[UpstreamDue]:
@@ -232,7 +232,8 @@ def enrolments(connection: sqlite3.Connection) -> list[EnrolmentRow]:
         " FROM enrolments ORDER BY id"
     )
     return [
-        EnrolmentRow(*row[:6], bool(row[6]), tuple(sorted(bound.get(row[0], ())))) for row in rows
+        EnrolmentRow(*(*row[:6], bool(row[6]), tuple(sorted(bound.get(row[0], ())))))
+        for row in rows
     ]
 
 
@@ -246,7 +247,7 @@ def token(connection: sqlite3.Connection, sha256: str) -> TokenRow | None:
 
 
 def _token(row: Row) -> TokenRow:
-    return TokenRow(*row[:7], bool(row[7]))
+    return TokenRow(*(*row[:7], bool(row[7])))
 
 
 def receipts(

@@ -1,0 +1,115 @@
+"""Pilots as the manager knows them while it runs."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from copilot_agent.protocol.capabilities import Capabilities
+from copilot_agent.protocol.frames import Wants
+from copilot_agent.protocol.job import Requirements
+from job_manager_adapter.core.leases import Key, Lease
+from job_manager_adapter.core.matching import Room
+from job_manager_adapter.views import PilotState
+
+NOTHING = Wants(cores=0, memory_mib=0, disk_mib=0)
+
+
+@dataclass(slots=True, eq=False)
+class Pilot:
+    id: str
+    host: str
+    enrolment: str
+    launcher_key: str
+    capabilities: Capabilities
+    cpu_flags: frozenset[str]
+    wants: Wants = NOTHING
+    seen: float | None = None
+    """Monotonic time of its last frame to this process."""
+    seen_at: float | None = None
+    """The same in Unix time."""
+    session: int = 0
+    attached: bool = False
+    sequence: int = -1
+    """Newest frame of the session."""
+    paused: bool = False
+    leaving: bool = False
+    """It says itself that it drains."""
+    draining: bool = False
+    """An operator said so."""
+    retired: bool = False
+    leases: dict[Key, Lease] = field(default_factory=dict)
+    doomed: dict[Key, Requirements] = field(default_factory=dict)
+    """Attempts it still holds although they are no longer its own; they take room until then."""
+    reserved: Counter[int] = field(default_factory=Counter)
+    """Claims under way, by class number."""
+    reserved_needs: dict[int, Requirements] = field(default_factory=dict)
+
+    def room(self) -> Room:
+        """What it wants less what it has."""
+        wants = self.wants
+        room = Room(
+            wants.cores,
+            wants.memory_mib,
+            wants.disk_mib,
+            wants.window,
+            wants.cores,
+            wants.memory_mib,
+            wants.disk_mib,
+            self.capabilities.platform,
+            self.cpu_flags,
+        )
+        for need in self._taken():
+            room = room.less(need)
+        return room
+
+    def _taken(self) -> Iterator[Requirements]:
+        for lease in self.leases.values():
+            if lease.takes_room:
+                yield lease.klass.requirements
+        yield from self.doomed.values()
+        for number, count in self.reserved.items():
+            for _ in range(count):
+                yield self.reserved_needs[number]
+
+    @property
+    def takes_jobs(self) -> bool:
+        return self.attached and not (self.paused or self.leaving or self.draining or self.retired)
+
+    def state(self, now: float, lease_seconds: float) -> PilotState:
+        if self.retired:
+            return PilotState.RETIRED
+        if self.paused:
+            return PilotState.PAUSED
+        if self.seen is None or now - self.seen > lease_seconds:
+            return PilotState.LOST
+        if self.draining or self.leaving:
+            return PilotState.DRAINING
+        return PilotState.ALIVE
+
+
+@dataclass(slots=True)
+class Fleet:
+    """All pilots that were heard of since the start, or hold leases from before."""
+
+    pilots: dict[str, Pilot] = field(default_factory=dict)
+    _flags: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
+
+    def get(self, pilot: str) -> Pilot | None:
+        return self.pilots.get(pilot)
+
+    def add(
+        self, pilot: str, host: str, enrolment: str, launcher_key: str, capabilities: Capabilities
+    ) -> Pilot:
+        known = self.pilots.get(pilot)
+        if known is None:
+            flags = self.intern(capabilities.cpu_flags)
+            known = Pilot(pilot, host, enrolment, launcher_key, capabilities, flags)
+            self.pilots[pilot] = known
+        return known
+
+    def intern(self, flags: tuple[str, ...]) -> frozenset[str]:
+        """Thousands of pilots share few sets."""
+        return self._flags.setdefault(flags, frozenset(flags))
+
+    def states(self, now: float, lease_seconds: float) -> Counter[PilotState]:
+        return Counter(pilot.state(now, lease_seconds) for pilot in self.pilots.values())

@@ -1,0 +1,94 @@
+"""Leases: who has which attempt until when. Deadlines are the manager's own monotonic clock."""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from copilot_agent.protocol.frames import Progress
+from copilot_agent.protocol.job import JobSpec, Phase
+from job_manager_adapter.core.matching import RequirementClass
+
+Key = tuple[str, int]
+"""(job, attempt): the fence."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    job: str
+    attempt: int
+    pilot: str
+    klass: RequirementClass
+    priority: int
+    since: float
+    """When it was given, on the monotonic clock."""
+    leased_at: float
+    """The same in Unix time, for receipts."""
+    deadline: float
+    pause_seconds: float
+    reference_cpu_seconds: float | None = None
+    spec: JobSpec | None = None
+    """Kept until the pilot holds the attempt; read again from the store where it is needed."""
+    required: tuple[str, ...] | None = None
+    """Outputs that a success must have; None after a restart."""
+    phase: Phase | None = None
+    """As the pilot last said; None until it holds the attempt."""
+    progress: Progress | None = None
+    started: bool = False
+    ending: bool = False
+    """A report is under way; the attempt takes no room any more."""
+
+    @property
+    def key(self) -> Key:
+        return (self.job, self.attempt)
+
+    @property
+    def takes_room(self) -> bool:
+        return not self.ending and self.phase is not Phase.REPORTING
+
+
+@dataclass(slots=True)
+class Leases:
+    """All open leases of this manager."""
+
+    _open: dict[Key, Lease] = field(default_factory=dict)
+    _heap: list[tuple[float, Key]] = field(default_factory=list)
+    """(deadline, key), at least one entry per lease that is not later than its deadline."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def get(self, key: Key) -> Lease | None:
+        return self._open.get(key)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._open.values())
+
+    def add(self, lease: Lease) -> None:
+        self._open[lease.key] = lease
+        heapq.heappush(self._heap, (lease.deadline, lease.key))
+
+    def drop(self, key: Key) -> Lease | None:
+        return self._open.pop(key, None)
+
+    def renew(self, lease: Lease, deadline: float) -> None:
+        """Later deadlines cost nothing; the heap hears of them when the old one comes up."""
+        if deadline < lease.deadline:
+            heapq.heappush(self._heap, (deadline, lease.key))
+        lease.deadline = deadline
+
+    def expired(self, now: float) -> list[Lease]:
+        """Leases that ran out; they stay until `drop`, and are named once."""
+        out: dict[Key, Lease] = {}
+        while self._heap and self._heap[0][0] <= now:
+            key = heapq.heappop(self._heap)[1]
+            lease = self._open.get(key)
+            if lease is None or key in out:
+                continue
+            if lease.deadline > now:
+                heapq.heappush(self._heap, (lease.deadline, key))
+            else:
+                out[key] = lease
+        return list(out.values())
+
+    def next_deadline(self) -> float | None:
+        return self._heap[0][0] if self._heap else None

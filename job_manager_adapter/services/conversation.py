@@ -1,0 +1,269 @@
+"""The conversation with pilots: what a frame means, and what the next one to them says."""
+
+import logging
+from collections.abc import Sequence
+
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.frames import (
+    CommandKind,
+    Held,
+    LinkRequest,
+    ManagerFrame,
+    Offer,
+    PilotFrame,
+    Progress,
+)
+from copilot_agent.protocol.frames import Links as LinksAnswer
+from copilot_agent.protocol.job import JobSpec, Phase, Requirements
+from job_manager_adapter.core.fleet import NOTHING, Pilot
+from job_manager_adapter.core.leases import Lease
+from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.links import Links
+from job_manager_adapter.services.outbox import MAX_OFFERS
+from job_manager_adapter.services.reports import Reports
+from job_manager_adapter.services.session import PilotSession
+from job_manager_adapter.store.base import StoreError
+from job_manager_adapter.store.records import PilotChange, PilotRow, Start
+
+log = logging.getLogger(__name__)
+_UNDER_WAY = frozenset({Phase.RUNNING, Phase.STAGE_OUT, Phase.REPORTING})
+_UNKNOWN_NEEDS = Requirements(memory_mib=16, disk_mib=1)
+MAX_OFFER_BYTES = 600_000
+"""Offers of one frame together, roughly; a frame has to stay below 1 MiB."""
+
+
+class Conversation:
+    def __init__(self, dispatcher: Dispatcher, reports: Reports, links: Links) -> None:
+        self._dispatcher = dispatcher
+        self._reports = reports
+        self._links = links
+
+    # Sessions
+
+    async def attach(self, row: PilotRow, carrier: str) -> PilotSession:
+        """The pilot is neither retired nor banned."""
+        dispatcher = self._dispatcher
+        receipts = await dispatcher.store.receipts_due(row.launcher_key, 1000)
+        pilot = dispatcher.remember(row)
+        outbox = dispatcher.outbox(pilot.id)
+        for receipt in receipts:
+            outbox.receipts.put(receipt.statement.id, receipt)
+        pilot.session = max(pilot.session + 1, int(dispatcher.clock.time() * 1000))
+        pilot.sequence, pilot.attached, pilot.wants = -1, True, NOTHING
+        if older := dispatcher.sessions.pop(pilot.id, None):
+            older.close(ErrorCode.SESSION_SUPERSEDED)
+        outbox.repeat(dispatcher.clock.monotonic())
+        session = PilotSession(self, pilot.id, pilot.session, carrier)
+        dispatcher.sessions[pilot.id] = session
+        dispatcher.events.emit("pilot", pilot.id, "attached", detail=carrier)
+        return session
+
+    def detached(self, session: PilotSession) -> None:
+        if self._dispatcher.sessions.get(session.pilot) is not session:
+            return
+        del self._dispatcher.sessions[session.pilot]
+        self._dispatcher.fleet.pilots[session.pilot].attached = False
+        self._dispatcher.matcher.withdraw(session.pilot)
+
+    # Manager → pilot
+
+    def due(self, session: PilotSession) -> bool:
+        return self._dispatcher.outbox(session.pilot).due
+
+    def frame(self, session: PilotSession) -> ManagerFrame:
+        dispatcher = self._dispatcher
+        policy = dispatcher.config.policy if session.greet else None
+        session.greet = False
+        outbox = dispatcher.outbox(session.pilot)
+        return outbox.take(
+            session=session.number,
+            acknowledges=session.acknowledges,
+            server_time=dispatcher.clock.time(),
+            now=dispatcher.clock.monotonic(),
+            offers=self._offers(outbox.offers.peek(MAX_OFFERS)),
+            policy=policy,
+        )
+
+    def _offers(self, leases: Sequence[Lease]) -> tuple[Offer, ...]:
+        offers: list[Offer] = []
+        size, now = 0, self._dispatcher.clock.time()
+        for lease in leases:
+            spec = lease.spec
+            if spec is None:
+                break
+            size += sum(map(len, spec.command)) + 1000 * (2 + len(spec.inputs) + len(spec.outputs))
+            size += sum(len(key) + len(value) for key, value in spec.environment.items())
+            if offers and size > MAX_OFFER_BYTES:
+                break
+            offers.append(
+                Offer(
+                    job=lease.job,
+                    attempt=lease.attempt,
+                    spec=spec,
+                    lease_seconds=self._dispatcher.config.policy.lease_seconds,
+                    inputs=self._links.inputs(lease.job, spec, now),
+                    outputs=self._links.outputs(lease.job, lease.attempt, spec, now),
+                )
+            )
+        return tuple(offers)
+
+    # Pilot → manager
+
+    def heard(self, session: PilotSession, frame: PilotFrame) -> None:
+        dispatcher = self._dispatcher
+        pilot = dispatcher.fleet.pilots[session.pilot]
+        now = dispatcher.clock.monotonic()
+        pilot.seen, pilot.seen_at = now, dispatcher.clock.time()
+        outbox = dispatcher.outbox(pilot.id)
+        self._reflected(pilot, frame)
+        self._reports.take(pilot, frame.reports)
+        if frame.link_requests:
+            dispatcher.spawn(self._fresh_links(pilot, frame.link_requests))
+        if frame.sequence < pilot.sequence:
+            return  # overtaken by a newer one: what it says of the present is past
+        first = pilot.sequence < 0
+        pilot.sequence = session.acknowledges = frame.sequence
+        self._pause(pilot, frame.paused)
+        self._held(pilot, frame.holding, now)
+        self._progress(pilot, frame.progress)
+        if first:
+            self._offer_again(pilot, frame.holding)
+        outbox.repeat(now - dispatcher.config.policy.heartbeat_seconds / 2)
+        self._capabilities(pilot, frame)
+        pilot.wants, pilot.leaving = frame.wants, frame.draining
+        dispatcher.refresh(pilot)
+        dispatcher.rematch(pilot.id)
+
+    def _reflected(self, pilot: Pilot, frame: PilotFrame) -> None:
+        self._dispatcher.outbox(pilot.id).reflect(frame.commands_done, frame.receipts_kept)
+        if frame.receipts_kept:
+            self._dispatcher.spawn(
+                self._dispatcher.store.receipts_kept(pilot.launcher_key, frame.receipts_kept)
+            )
+
+    def _pause(self, pilot: Pilot, paused: bool) -> None:
+        if paused == pilot.paused:
+            return
+        pilot.paused = paused
+        now = self._dispatcher.clock.monotonic()
+        for lease in pilot.leases.values():
+            grace = self._dispatcher.grace(pilot, lease.pause_seconds)
+            self._dispatcher.leases.renew(lease, now + grace)
+        self._dispatcher.spawn(self._change(PilotChange(pilot.id, paused=paused)))
+        self._dispatcher.events.emit("pilot", pilot.id, "paused" if paused else "resumed")
+
+    def _held(self, pilot: Pilot, holding: Sequence[Held], now: float) -> None:
+        """Renews what is named and ours; what is not is to be abandoned."""
+        starts = []
+        keys = set()
+        offers = self._dispatcher.outbox(pilot.id).offers
+        for held in holding:
+            key = (held.job, held.attempt)
+            keys.add(key)
+            lease = pilot.leases.get(key)
+            if lease is None:
+                self._not_leased(pilot, held)
+                continue
+            lease.phase = held.phase
+            self._dispatcher.leases.renew(
+                lease, now + self._dispatcher.grace(pilot, lease.pause_seconds)
+            )
+            offers.reflected(key)
+            lease.spec = None
+            if held.phase in _UNDER_WAY and not lease.started:
+                lease.started = True
+                starts.append(
+                    Start(lease.job, lease.attempt, pilot.id, self._dispatcher.clock.time())
+                )
+        for key in [key for key in pilot.doomed if key not in keys]:
+            del pilot.doomed[key]
+        if starts:
+            self._dispatcher.spawn(self._start(pilot, starts))
+
+    def _not_leased(self, pilot: Pilot, held: Held) -> None:
+        """Its report may be on the way; anything else has no right to run."""
+        key = (held.job, held.attempt)
+        if held.phase is Phase.REPORTING or key in pilot.doomed:
+            return
+        self._dispatcher.command(
+            pilot.id,
+            CommandKind.ABANDON,
+            "this attempt is not leased to this pilot",
+            job=held.job,
+            attempt=held.attempt,
+        )
+        pilot.doomed[key] = _UNKNOWN_NEEDS
+
+    async def _start(self, pilot: Pilot, starts: list[Start]) -> None:
+        try:
+            results = await self._dispatcher.store.start(starts)
+        except StoreError as error:
+            log.warning("starts of %s wait for the store: %s", pilot.id, error)
+            for start in starts:
+                if lease := pilot.leases.get((start.job, start.attempt)):
+                    lease.started = False  # the next frame says it again
+            return
+        for start, done in zip(starts, results, strict=True):
+            lease = pilot.leases.get((start.job, start.attempt))
+            if done:
+                experiment = lease.klass.experiment if lease else None
+                self._dispatcher.events.emit("job", start.job, "running", experiment, pilot.id)
+
+    def _progress(self, pilot: Pilot, news: Sequence[Progress]) -> None:
+        for item in news:
+            if lease := pilot.leases.get((item.job, item.attempt)):
+                if item.log_tail is None and lease.progress is not None:
+                    item = item.model_copy(update={"log_tail": lease.progress.log_tail})
+                lease.progress = item
+
+    def _capabilities(self, pilot: Pilot, frame: PilotFrame) -> None:
+        if frame.capabilities is None or frame.capabilities == pilot.capabilities:
+            return
+        pilot.capabilities = frame.capabilities
+        pilot.cpu_flags = self._dispatcher.fleet.intern(frame.capabilities.cpu_flags)
+        change = PilotChange(pilot.id, capabilities=frame.capabilities)
+        self._dispatcher.spawn(self._change(change))
+
+    async def _change(self, change: PilotChange) -> None:
+        await self._dispatcher.store.change_pilots([change])
+
+    # Offers and links that need the job's specification again
+
+    def _offer_again(self, pilot: Pilot, holding: Sequence[Held]) -> None:
+        """The pilot attached and does not hold these: the offer was lost, or its memory was."""
+        outbox = self._dispatcher.outbox(pilot.id)
+        keys = {(held.job, held.attempt) for held in holding}
+        lost = [
+            lease for lease in pilot.leases.values() if lease.key not in keys and not lease.ending
+        ]
+        missing = [lease for lease in lost if lease.spec is None]
+        for lease in lost:
+            if lease.spec is not None:
+                outbox.offers.put(lease.key, lease)
+        if missing:
+            self._dispatcher.spawn(self._offer_from_store(pilot, missing))
+
+    async def _offer_from_store(self, pilot: Pilot, leases: Sequence[Lease]) -> None:
+        specs = await self._dispatcher.store.specs([lease.job for lease in leases])
+        for lease in leases:
+            if pilot.leases.get(lease.key) is lease and lease.job in specs:
+                lease.spec = JobSpec.model_validate_json(specs[lease.job])
+                self._dispatcher.outbox(pilot.id).offers.put(lease.key, lease)
+        self._dispatcher.wake(pilot.id)
+
+    async def _fresh_links(self, pilot: Pilot, requests: Sequence[LinkRequest]) -> None:
+        mine = [item for item in requests if (item.job, item.attempt) in pilot.leases]
+        specs = await self._dispatcher.store.specs([item.job for item in mine])
+        now = self._dispatcher.clock.time()
+        for item in mine:
+            if item.job not in specs:
+                continue
+            spec = JobSpec.model_validate_json(specs[item.job])
+            answer = LinksAnswer(
+                job=item.job,
+                attempt=item.attempt,
+                inputs=self._links.inputs(item.job, spec, now),
+                outputs=self._links.outputs(item.job, item.attempt, spec, now),
+            )
+            self._dispatcher.outbox(pilot.id).links.append(answer)
+        self._dispatcher.wake(pilot.id)

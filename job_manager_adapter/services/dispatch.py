@@ -1,0 +1,343 @@
+"""The manager's memory while it runs: who waits, who has room, who holds which lease.
+
+The database is the truth. Everything here is read from it at the start and follows its commits: a
+lease is here after its claim is committed, and gone after its end is committed.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Sequence
+
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.frames import Command, CommandKind
+from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec
+from job_manager_adapter.core.fleet import Fleet, Pilot
+from job_manager_adapter.core.leases import Key, Lease, Leases
+from job_manager_adapter.core.matching import Matcher, Pick, RequirementClass
+from job_manager_adapter.services.context import Clock, Config, Ids
+from job_manager_adapter.services.events import Events
+from job_manager_adapter.services.outbox import Outbox
+from job_manager_adapter.services.session import PilotSession
+from job_manager_adapter.store.base import Store, StoreError
+from job_manager_adapter.store.records import (
+    Claim,
+    Claimed,
+    OpenLease,
+    PilotRow,
+    Release,
+    Released,
+    Waiting,
+)
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = 1.0
+"""After the store has failed; what was not done is done again."""
+SHORTFALL_SECONDS = 0.05
+"""Pause before the next wish when the counters promised more than there was."""
+
+
+class Dispatcher:
+    def __init__(
+        self, store: Store, clock: Clock, ids: Ids, config: Config, events: Events
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.ids = ids
+        self.config = config
+        self.events = events
+        self.fleet = Fleet()
+        self.leases = Leases()
+        self.matcher = Matcher()
+        self.outboxes: dict[str, Outbox] = {}
+        self.sessions: dict[str, PilotSession] = {}
+        self.ended: Counter[str] = Counter()
+        """Attempts by outcome since the start."""
+        self.miscounted = False
+        """A claim got less than the counters promised; housekeeping reads them anew."""
+        self._classes: dict[int, RequirementClass] = {}
+        self._picks: list[Pick] = []
+        self._claiming = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Start and end
+
+    async def start(self) -> None:
+        """Every open lease gets a fresh grace; a paused pilot's its job's pause limit."""
+        self._classes = {klass.id: klass for klass in await self.store.classes()}
+        self.matcher.replace(
+            (item.klass, item.priority, item.count, item.head)
+            for item in await self.store.waiting()
+        )
+        open_leases = await self.store.open_leases()
+        holders = {lease.pilot for lease in open_leases}
+        rows = await self.store.pilots(retired=False, limit=1 << 40) if holders else []
+        for row in rows:
+            if row.id in holders:
+                self.remember(row)
+        for item in open_leases:
+            self._restore(item)
+
+    def _restore(self, item: OpenLease) -> None:
+        now, wall = self.clock.monotonic(), self.clock.time()
+        pilot = self.fleet.get(item.pilot)
+        grace = self.config.policy.lease_seconds
+        if pilot is not None and pilot.paused:
+            grace = max(grace, item.pause_seconds)
+        lease = Lease(
+            job=item.job,
+            attempt=item.attempt,
+            pilot=item.pilot,
+            klass=self._classes[item.klass],
+            priority=item.priority,
+            since=now - max(wall - item.leased_at, 0.0),
+            leased_at=item.leased_at,
+            deadline=now + grace,
+            pause_seconds=item.pause_seconds,
+            reference_cpu_seconds=item.reference_cpu_seconds,
+            started=item.running,
+        )
+        self.leases.add(lease)
+        if pilot is not None:
+            pilot.leases[lease.key] = lease
+
+    async def settle(self) -> None:
+        """Waits for what is under way."""
+        while not self.quiet:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        await self.settle()
+        for session in list(self.sessions.values()):
+            session.close(None)
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("an operation failed: %s", error, exc_info=error)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is under way, so the counters must agree with the database."""
+        return not (self._tasks or self._picks)
+
+    # Pilots
+
+    def remember(self, row: PilotRow) -> Pilot:
+        pilot = self.fleet.add(row.id, row.host, row.enrolment, row.launcher_key, row.capabilities)
+        pilot.draining, pilot.paused, pilot.retired = row.draining, row.paused, row.retired
+        pilot.seen_at = pilot.seen_at or row.seen_at
+        return pilot
+
+    def outbox(self, pilot: str) -> Outbox:
+        return self.outboxes.setdefault(pilot, Outbox())
+
+    def wake(self, pilot: str) -> None:
+        session = self.sessions.get(pilot)
+        if session is not None:
+            session.wake()
+
+    def command(self, pilot: str, kind: CommandKind, reason: str = "", **more: object) -> None:
+        command = Command(id=self.ids.make("c"), kind=kind, reason=reason, **more)
+        self.outbox(pilot).commands.put(command.id, command)
+        self.wake(pilot)
+
+    def dismiss(
+        self, pilots: Iterable[str], reason: ErrorCode, released: Sequence[Released]
+    ) -> None:
+        """These were retired in the store, which released what they held."""
+        for item in released:
+            self.released(item, FailureClass.PREEMPTED)
+        for name in pilots:
+            pilot = self.fleet.get(name)
+            if pilot is None:
+                continue
+            pilot.retired, pilot.attached = True, False
+            self.matcher.withdraw(name)
+            self.command(name, CommandKind.RETIRE, reason=reason.value)
+            if session := self.sessions.pop(name, None):
+                session.close(reason)
+            self.events.emit("pilot", name, "retired", detail=reason.value)
+        self.rematch()
+
+    # Leases
+
+    def drop(self, key: Key) -> Lease | None:
+        """The attempt has ended in the database."""
+        lease = self.leases.drop(key)
+        if lease is not None and (pilot := self.fleet.get(lease.pilot)):
+            pilot.leases.pop(key, None)
+            self.outbox(pilot.id).offers.reflected(key)
+        return lease
+
+    def take_away(self, key: Key, kind: CommandKind, reason: str) -> None:
+        """The attempt has ended without its pilot, which may hold it still."""
+        lease = self.drop(key)
+        pilot = self.fleet.get(lease.pilot) if lease else None
+        if lease is None or pilot is None or pilot.retired:
+            return
+        pilot.doomed[key] = lease.klass.requirements
+        self.command(pilot.id, kind, reason, job=key[0], attempt=key[1])
+        self.refresh(pilot)
+
+    def released(self, item: Released, failure_class: FailureClass) -> None:
+        """A release was committed."""
+        if item.state is None:
+            return
+        lease = self.leases.get((item.job, item.attempt))
+        self.take_away((item.job, item.attempt), CommandKind.ABANDON, failure_class.value)
+        self.ended["lost"] += 1
+        experiment = lease.klass.experiment if lease else None
+        self.events.emit("job", item.job, item.state.value, experiment, failure_class.value)
+        self.requeued(item.requeued)
+
+    def requeued(self, item: Waiting | None) -> None:
+        if item is not None:
+            self.count(item, item.count)
+
+    def count(self, item: Waiting, count: int) -> None:
+        """Jobs began (or with a negative count ceased) to wait."""
+        self._classes.setdefault(item.klass.id, item.klass)
+        self.matcher.add(item.klass, item.priority, count, item.head)
+
+    def recount(self, waiting: Iterable[Waiting]) -> None:
+        """The counters as the database has them, while nothing is under way."""
+        self.matcher.replace((item.klass, item.priority, item.count, item.head) for item in waiting)
+        self.rematch()
+
+    async def expire(self) -> int:
+        """Takes back what ran out; returns how many."""
+        late = [lease for lease in self.leases.expired(self.clock.monotonic()) if not lease.ending]
+        at = self.clock.time()
+        message = "no word from its pilot until the lease ran out"
+        wanted = [
+            Release(lease.job, lease.attempt, FailureClass.LEASE_LOST, message, at)
+            for lease in late
+        ]
+        try:
+            results = await self.store.release(wanted)
+        except StoreError:
+            for lease in late:
+                self.leases.renew(lease, self.clock.monotonic() + RETRY_SECONDS)
+            raise
+        for lease, result in zip(late, results, strict=True):
+            self.released(result, FailureClass.LEASE_LOST)
+            if result.state is None and not lease.ending:
+                self.drop(lease.key)
+        if late:
+            self.rematch()
+        return len(late)
+
+    # Matching and claims
+
+    def refresh(self, pilot: Pilot) -> None:
+        """Its room has changed."""
+        if pilot.takes_jobs:
+            self.matcher.offer_room(pilot.id, pilot.room())
+        else:
+            self.matcher.withdraw(pilot.id)
+
+    def rematch(self, pilot: str | None = None) -> None:
+        """Picks jobs for one pilot or for all; what is picked in one turn is one claim."""
+        picks = self.matcher.match(pilot)
+        if not picks:
+            return
+        for pick in picks:
+            owner = self.fleet.pilots[pick.pilot]
+            owner.reserved[pick.klass.id] += 1
+            owner.reserved_needs[pick.klass.id] = pick.klass.requirements
+        if not self._picks:
+            asyncio.get_running_loop().call_soon(self._claim_picks)
+        self._picks += picks
+
+    def _claim_picks(self) -> None:
+        picks, self._picks = self._picks, []
+        self.spawn(self._claim(picks))
+
+    async def _claim(self, picks: list[Pick]) -> None:
+        wanted = Counter((pick.pilot, pick.klass.id) for pick in picks)
+        at = self.clock.time()
+        claims = [Claim(pilot, klass, count, at) for (pilot, klass), count in wanted.items()]
+        try:
+            results: Sequence[Sequence[Claimed]] = await self.store.claim(claims)
+        except StoreError as error:
+            log.warning("claims failed, trying again: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+            results = [[] for _ in claims]
+        self._settle(picks)
+        for claim, claimed in zip(claims, results, strict=True):
+            for got in claimed:
+                self._leased(claim.pilot, got)
+        for name in {claim.pilot: None for claim in claims}:
+            self.refresh(self.fleet.pilots[name])
+            self.wake(name)
+        if sum(map(len, results)) < len(picks):  # somebody cancelled meanwhile, or more
+            self.miscounted = True
+            asyncio.get_running_loop().call_later(SHORTFALL_SECONDS, self.rematch)
+
+    def _settle(self, picks: Iterable[Pick]) -> None:
+        """The wishes are over; what was really claimed is counted out after this."""
+        for pick in picks:
+            pilot = self.fleet.pilots[pick.pilot]
+            pilot.reserved[pick.klass.id] -= 1
+            if not pilot.reserved[pick.klass.id]:
+                del pilot.reserved[pick.klass.id]
+            self.matcher.add(pick.klass, pick.priority, 1, 1 << 62)
+
+    def _leased(self, name: str, got: Claimed) -> None:
+        pilot = self.fleet.pilots[name]
+        klass = self._classes[got.klass]
+        self.matcher.learn(klass, got.priority, got.sequence + 1)
+        self.matcher.add(klass, got.priority, -1, got.sequence + 1)
+        spec = JobSpec.model_validate_json(got.spec)
+        now = self.clock.monotonic()
+        lease = Lease(
+            job=got.job,
+            attempt=got.attempt,
+            pilot=name,
+            klass=klass,
+            priority=got.priority,
+            since=now,
+            leased_at=got.at,
+            deadline=now + self.grace(pilot, got.pause_seconds),
+            pause_seconds=got.pause_seconds,
+            reference_cpu_seconds=got.reference_cpu_seconds,
+            spec=spec,
+            required=required_outputs(spec),
+        )
+        self.leases.add(lease)
+        pilot.leases[lease.key] = lease
+        self.events.emit("job", got.job, "leased", klass.experiment, name)
+        if pilot.retired:
+            self.spawn(self._give_back(lease))
+        else:
+            self.outbox(name).offers.put(lease.key, lease)
+
+    async def _give_back(self, lease: Lease) -> None:
+        """Its pilot was retired while the claim was under way."""
+        release = Release(
+            lease.job,
+            lease.attempt,
+            FailureClass.PREEMPTED,
+            "its pilot was retired",
+            self.clock.time(),
+        )
+        for result in await self.store.release([release]):
+            self.released(result, FailureClass.PREEMPTED)
+        self.rematch()
+
+    def grace(self, pilot: Pilot, pause_seconds: float) -> float:
+        """How long a lease lives without word."""
+        lease_seconds = self.config.policy.lease_seconds
+        return max(lease_seconds, pause_seconds) if pilot.paused else lease_seconds
+
+
+def required_outputs(spec: JobSpec) -> tuple[str, ...]:
+    """What a success must have stored."""
+    return (STDOUT, STDERR, *(file.name for file in spec.outputs if not file.optional))
