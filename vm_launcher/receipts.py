@@ -11,10 +11,18 @@ from pydantic import ValidationError
 
 from copilot_agent.protocol.receipt import Receipt
 
+MOST_BYTES = 256 << 20
+"""About 300,000 receipts. A guest that invents more does not fill the disk."""
+
+
+class ReceiptsFullError(Exception):
+    """The file has reached its bound."""
+
 
 class ReceiptFile:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most_bytes: int = MOST_BYTES) -> None:
         self._path = path
+        self._most_bytes = most_bytes
 
     def load(self) -> list[Receipt]:
         """All whole receipts; a line that a power cut has torn is left out."""
@@ -29,9 +37,11 @@ class ReceiptFile:
         return found
 
     def append(self, receipts: Iterable[Receipt]) -> None:
-        """Returns when they are on the disk."""
+        """Returns when they are on the disk; raises `ReceiptsFullError` or `OSError`."""
         text = "".join(receipt.model_dump_json() + "\n" for receipt in receipts)
         with self._path.open("ab") as file:
+            if file.tell() + len(text) > self._most_bytes:
+                raise ReceiptsFullError(f"{self._path} has reached {self._most_bytes >> 20} MiB")
             if file.tell() and not self._ends_with_newline():
                 text = "\n" + text
             file.write(text.encode())

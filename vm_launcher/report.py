@@ -79,20 +79,21 @@ class Reporter:
                 self.status.agent_version = message.agent_version
                 if self.status.vm_boot_seconds is None and self._fresh_boot:
                     self.status.vm_boot_seconds = self._since_boot()
+                self.write()
             case guest.Ready():
                 if self.status.ready_seconds is None and self._fresh_boot:
                     self.status.ready_seconds = self._since_boot()
+                self.write()
             case guest.State():
                 self._guest_state(message)
-            case guest.GuestProgress():
+            case guest.GuestProgress():  # comes often; written with the next sample
                 self.status.jobs = [job.model_dump() for job in message.jobs]
                 self.status.jobs_succeeded = message.jobs_succeeded
                 self.status.jobs_failed = message.jobs_failed
             case guest.Log():
                 self.say(f"guest: {_printable(message.message)}")
             case _:
-                return
-        self.write()
+                pass
 
     def _guest_state(self, said: guest.State) -> None:
         self.status.guest_state = said.state

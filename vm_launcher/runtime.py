@@ -29,7 +29,7 @@ from vm_launcher.drivers.base import (
 )
 from vm_launcher.egress import Egress
 from vm_launcher.identity import Identity
-from vm_launcher.receipts import ReceiptFile
+from vm_launcher.receipts import ReceiptFile, ReceiptsFullError
 from vm_launcher.report import Reporter
 from vm_launcher.state import StateDirectory
 
@@ -69,6 +69,7 @@ class Launcher:
         self._net = NetServer(parts.spec.net_socket, parts.egress)
         self._receipts = ReceiptFile(parts.state.receipts)
         self._book = CreditBook(self._receipts.load())
+        self._public_key = parts.identity.public_key
         self._end: ev.End | None = None
         self._changed = asyncio.Condition()
 
@@ -185,10 +186,17 @@ class Launcher:
                 return None
 
     async def _keep(self, receipts: tuple[Receipt, ...]) -> None:
-        fresh = self._book.add(receipts)
+        mine = [one for one in receipts if one.statement.launcher == self._public_key]
+        fresh = self._book.add(mine)
         if fresh:
-            await asyncio.to_thread(self._receipts.append, fresh)
+            try:
+                await asyncio.to_thread(self._receipts.append, fresh)
+            except (OSError, ReceiptsFullError) as error:
+                log.error("receipts were not kept: %s", error)
+                self._book.forget(fresh)
+                return
             self._parts.reporter.credit(self._book.totals())
+        # Those of others are answered too, or the guest would repeat them for ever.
         kept = guest.ReceiptsKept(ids=tuple(one.statement.id for one in receipts))
         if self._channel is not None:
             with contextlib.suppress(ChannelDownError):  # the guest repeats them
@@ -237,8 +245,9 @@ class Launcher:
             self._set_handle(await driver.create(spec))
             reporter.starting()
             self._set_handle(await driver.start(self._known()))
-        except DriverError as error:
-            self._events.put_nowait(ev.BootFailed(error.message, error.remedy))
+        except (DriverError, OSError) as error:
+            remedy = error.remedy if isinstance(error, DriverError) else ""
+            self._events.put_nowait(ev.BootFailed(str(error), remedy))
             return
         self._listen(boot)
         self._events.put_nowait(ev.Booted())
@@ -249,8 +258,8 @@ class Launcher:
         self._parts.reporter.starting()
         try:
             self._set_handle(await self._parts.driver.restore(self._known(), spec))
-        except DriverError as error:
-            self._events.put_nowait(ev.RestoreFailed(error.message))
+        except (DriverError, OSError) as error:
+            self._events.put_nowait(ev.RestoreFailed(str(error)))
             return
         self._parts.reporter.restored()
         self._listen(boot)
@@ -267,8 +276,8 @@ class Launcher:
     async def _save(self) -> None:
         try:
             self._set_handle(await self._parts.driver.save(self._known()))
-        except DriverError as error:
-            self._events.put_nowait(ev.SaveFailed(error.message))
+        except (DriverError, OSError) as error:
+            self._events.put_nowait(ev.SaveFailed(str(error)))
             return
         self._events.put_nowait(ev.Saved())
 
@@ -277,6 +286,7 @@ class Launcher:
         handle = self._handle
         if handle is not None:
             await self._look(handle)
+            self._parts.state.keep_console(handle)
             await self._parts.driver.destroy(handle)
             self._set_handle(None)
         self._events.put_nowait(ev.Destroyed())
@@ -336,8 +346,10 @@ class Launcher:
         """What an earlier run left: a saved VM is gone on with, anything else is removed."""
         found = self._parts.state.load_handle()
         if found is None:
+            self._parts.state.remove_vm()
             return ev.Begin()
         self._handle, written = found
+        self._parts.state.adopt(self._handle)
         if self._handle.saved is not None:
             return ev.Begin(saved=True, saved_seconds=max(0.0, time.time() - written))
         text = "an earlier launcher left a VM behind; it is removed"
@@ -354,5 +366,9 @@ class Launcher:
             with contextlib.suppress(CopilotError, OSError):
                 await self._parts.driver.destroy(handle)
             self._set_handle(None)
+        state = self._parts.state
+        state.remove_sockets()
         if self._handle is None:
-            self._parts.state.remove_leftovers(None)
+            state.remove_vm()
+        if self._end is not None and self._end.outcome is not ev.Outcome.FAILED:
+            state.console.unlink(missing_ok=True)

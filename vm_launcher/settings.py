@@ -26,7 +26,7 @@ class VmSettings(Strict):
     cpu_percent: Annotated[int, Field(ge=1, le=100)] = 100
     """Share of each CPU; below 100 the VM runs and rests in turn."""
     memory_mib: Annotated[int, Field(ge=256, le=1 << 22)] = 512
-    disk_mib: Annotated[int, Field(ge=64, le=1 << 26)] = 4096
+    disk_mib: Annotated[int, Field(ge=64, le=1 << 26)] = 2048
     nice: Annotated[int, Field(ge=0, le=19)] = VmSpec.model_fields["nice"].default
     run_as: str = "nobody"
     """When the launcher is root, the VM runs as this user (name or number)."""

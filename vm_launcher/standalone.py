@@ -70,6 +70,7 @@ async def _build(settings: Settings, state: StateDirectory) -> tuple[Launcher, R
         raise UnusableHostError(hypervisor.problem, remedy=hypervisor.remedy)
     accelerator = await asyncio.to_thread(_choose, settings)
     image = await asyncio.to_thread(_load_image, settings, state)
+    egress, welcome = _egress(settings), _welcome(settings, image)
     reporter = Reporter(state, _first_status(settings, state, hypervisor, accelerator, image))
     parts = Parts(
         driver=driver,
@@ -77,8 +78,8 @@ async def _build(settings: Settings, state: StateDirectory) -> tuple[Launcher, R
         rules=_rules(settings, accelerator),
         identity=identity,
         secret=secret,
-        welcome=_welcome(settings, image),
-        egress=_egress(settings),
+        welcome=welcome,
+        egress=egress,
         state=state,
         reporter=reporter,
     )

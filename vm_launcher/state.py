@@ -1,5 +1,6 @@
 """The launcher's state directory: its lock, what outlives a run, and the status for others."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,8 @@ from vm_launcher.drivers.base import Handle
 
 _SOCKET_PATH_BYTES = 100
 """UNIX sockets' paths are bounded by 107 bytes."""
+
+_ELSEWHERE = "vm-launcher-sockets-"
 
 
 class StateError(CopilotError):
@@ -87,6 +90,7 @@ class StateDirectory:
         self._handle = self.root / "handle.json"
         self._lock = self.root / "launcher.lock"
         self._descriptor: int | None = None
+        self._socket_directories: set[Path] = set()
 
     def lock(self) -> None:
         """Make the directory (0700) and take it; raises `StateLockedError` with the owner's pid."""
@@ -149,17 +153,30 @@ class StateDirectory:
         inside = self.root / "sockets"
         if len(os.fsencode(inside)) + len("/ctrl") <= _SOCKET_PATH_BYTES:
             inside.mkdir(mode=0o700, exist_ok=True)
-            return inside
-        return Path(tempfile.mkdtemp(prefix="vm-launcher-"))
+            made = inside
+        else:
+            made = Path(tempfile.mkdtemp(prefix=_ELSEWHERE))
+        self._socket_directories.add(made)
+        return made
 
-    def remove_leftovers(self, handle: Handle | None) -> None:
-        """Whatever of a VM is still here once its driver has destroyed it."""
+    def keep_console(self, handle: Handle) -> None:
+        """What the guest printed last, for whoever looks for the reason of a failure."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(handle.spec.directory / "console.log", self.console)
+
+    def adopt(self, handle: Handle) -> None:
+        """The sockets of an earlier run go with ours."""
+        parent = handle.spec.ctrl_socket.parent
+        if parent == self.root / "sockets" or parent.name.startswith(_ELSEWHERE):
+            self._socket_directories.add(parent)
+
+    def remove_vm(self) -> None:
+        """What is left of a VM that no handle tells of."""
         shutil.rmtree(self.vm, ignore_errors=True)
-        shutil.rmtree(self.root / "sockets", ignore_errors=True)
-        if handle is not None:
-            parent = handle.spec.ctrl_socket.parent
-            if parent.name.startswith("vm-launcher-"):
-                shutil.rmtree(parent, ignore_errors=True)
+
+    def remove_sockets(self) -> None:
+        for directory in self._socket_directories:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def write_durably(path: Path, data: bytes) -> None:

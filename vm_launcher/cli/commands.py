@@ -1,4 +1,4 @@
-"""`vm-launcher status|pause|resume|save|finish|stop|doctor`."""
+"""`vm-launcher status|pause|resume|save|finish|stop`."""
 
 import argparse
 import json
@@ -82,8 +82,16 @@ def _status(state: Path) -> Status:
         last = StateDirectory(state).read_status()
         if last is None:
             raise
-        return last.model_copy(update={"pid": 0})
+        return _without_launcher(last)
     return answer.status or Status()
+
+
+def _without_launcher(last: Status) -> Status:
+    """A launcher that was killed could not say so."""
+    ended = last.state in ("saved", "gone")
+    state = last.state if ended else "gone"
+    message = last.message if ended else "the launcher ended without a word"
+    return last.model_copy(update={"pid": 0, "state": state, "message": message})
 
 
 def _ask(state: Path, command: str) -> control.Answer:

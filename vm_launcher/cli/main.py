@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from copilot_agent.protocol.errors import CopilotError
-from vm_launcher.cli import commands, images, run
+from vm_launcher.cli import commands, doctor, images, run
 from vm_launcher.cli.exits import Exit, exit_of
 from vm_launcher.images import ImageError
 
@@ -54,5 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run.add_parser(actions)
     commands.add_parsers(actions)
+    doctor.add_parser(actions)
     images.add_parser(actions)
     return parser

@@ -30,6 +30,11 @@ class CreditBook:
                 fresh.append(receipt)
         return fresh
 
+    def forget(self, receipts: Iterable[Receipt]) -> None:
+        """They could not be written down; the guest will bring them again."""
+        for receipt in receipts:
+            self._receipts.pop(receipt.statement.id, None)
+
     def totals(self) -> Totals:
         statements = [receipt.statement for receipt in self._receipts.values()]
         return Totals(

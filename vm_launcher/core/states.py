@@ -1,18 +1,18 @@
 """The states of a VM and the moves between them.
 
-| state      | leaves for                 | on |
-|------------|----------------------------|---------------------------------|
-| absent     | booting, restoring         | begin |
-| booting    | running, pausing, cleaning | hello, pause, no hello in time |
-| running    | pausing, stopping, cleaning | pause, save; stop; VM over |
-| pausing    | paused, cleaning           | VM paused; VM over |
-| paused     | resuming, saving, cleaning | resume, stop; save; VM over |
-| resuming   | running, booting, cleaning | VM resumed; VM over |
-| saving     | saved, paused, cleaning    | saved; failed; VM over |
-| restoring  | paused, cleaning           | restored; failed |
-| stopping   | cleaning                   | guest retired, time is up |
-| cleaning   | waiting, gone              | VM destroyed |
-| waiting    | booting, gone              | time to try again; stop |
+| state     | leaves for                  | on                             |
+|-----------|-----------------------------|--------------------------------|
+| absent    | booting, restoring          | begin                          |
+| booting   | running, pausing, cleaning  | hello, pause, no hello in time |
+| running   | pausing, stopping, cleaning | pause, save; stop; VM over     |
+| pausing   | paused, cleaning            | VM paused; VM over             |
+| paused    | resuming, saving, cleaning  | resume, stop; save; VM over    |
+| resuming  | running, booting, cleaning  | VM resumed; VM over            |
+| saving    | saved, paused, cleaning     | saved; failed; VM over         |
+| restoring | paused, cleaning            | restored; failed               |
+| stopping  | cleaning                    | guest retired, time is up      |
+| cleaning  | waiting, gone               | VM destroyed                   |
+| waiting   | booting, gone               | time to try again; stop        |
 
 Saved and gone are final. "VM over": the guest stopped or the hypervisor failed, unasked.
 """
@@ -54,6 +54,10 @@ MOVES: Mapping[State, frozenset[State]] = {
     S.SAVED: frozenset(),
     S.GONE: frozenset(),
 }
+
+
+GUEST_IS_UP = frozenset({S.RUNNING, S.PAUSING, S.PAUSED, S.RESUMING, S.SAVING, S.STOPPING})
+"""It may be heard; while booting it may be as soon as the hypervisor runs."""
 
 
 class Wish(StrEnum):

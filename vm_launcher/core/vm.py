@@ -10,7 +10,7 @@ from typing import assert_never
 from copilot_agent.protocol import guest
 from vm_launcher.core import events as ev
 from vm_launcher.core.events import Ask, Effect, Event, Outcome
-from vm_launcher.core.states import MOVES, Rules, State, Wish
+from vm_launcher.core.states import GUEST_IS_UP, MOVES, Rules, State, Wish
 
 _SLOW_REMEDY = (
     "look at console.log in the state directory; on a slow or busy host raise boot_seconds in the "
@@ -52,7 +52,8 @@ class Vm:
             case ev.Asked(ask, reason):
                 return self._asked(ask, reason, now)
             case ev.Heard(boot, message):
-                return self._heard(message, now) if boot == self.boot else []
+                up = boot == self.boot and self._guest_is_up()
+                return self._heard(message, now) if up else []
             case ev.VmOver(boot, reason):
                 return self._over(reason, now) if boot == self.boot else []
             case ev.Tick():
@@ -248,6 +249,11 @@ class Vm:
                 return []
             case _:
                 assert_never(message)
+
+    def _guest_is_up(self) -> bool:
+        if self.state is State.BOOTING:
+            return self.deadline is not None  # the driver has said that it runs
+        return self.state in GUEST_IS_UP
 
     def _hello(self, hello: guest.Hello, now: float) -> list[Effect]:
         effects: list[Effect] = []

@@ -135,7 +135,10 @@ class QemuDriver(Driver):
         who, token = process.account(spec.run_as), str(uuid.uuid4())
         with files.opened(spec, who) as ends:
             arguments = command.build(spec, ends.descriptors, token, incoming)
-            child = await process.spawn([PROGRAM, *arguments], ends.inherited, who, spec.nice)
+            groups = process.kvm_groups() if spec.accelerator == "kvm" else []
+            child = await process.spawn(
+                [PROGRAM, *arguments], ends.inherited, who, spec.nice, groups
+            )
             qmp = Qmp()
             vm = RunningVm(child, token, qmp, ends.serial, spec.directory, spec.cpu_percent)
         self._running[spec.name] = vm
@@ -154,6 +157,9 @@ class QemuDriver(Driver):
             await _migrate(vm, descriptor, "migrate")
             await asyncio.to_thread(os.fsync, descriptor)
             size = os.fstat(descriptor).st_size
+        except DriverError:
+            part.unlink()
+            raise
         finally:
             os.close(descriptor)
         part.replace(spec.directory / _STATE)

@@ -49,12 +49,18 @@ def account(run_as: str) -> Account | None:
 
 
 async def spawn(
-    command: Sequence[str], descriptors: Sequence[int], who: Account | None, nice: int
+    command: Sequence[str],
+    descriptors: Sequence[int],
+    who: Account | None,
+    nice: int,
+    groups: Sequence[int] = (),
 ) -> asyncio.subprocess.Process:
-    """A child in its own session that the kernel kills when the launcher's process ends."""
+    """A child in its own session that the kernel kills when the launcher's process ends.
+
+    As `who` it has no other groups than `groups`.
+    """
     identity: dict[str, object] = {}
     if who is not None:
-        groups = [Path("/dev/kvm").stat().st_gid] if _kvm_group_needed() else []
         identity = {"user": who.uid, "group": who.gid, "extra_groups": groups}
     try:
         return await asyncio.create_subprocess_exec(
@@ -75,11 +81,13 @@ async def spawn(
         ) from None
 
 
-def _kvm_group_needed() -> bool:
+def kvm_groups() -> list[int]:
+    """The group that may use /dev/kvm, for a VM whose launcher gives up root's rights."""
     with contextlib.suppress(OSError):
         status = Path("/dev/kvm").stat()
-        return status.st_gid != 0 and bool(status.st_mode & stat.S_IWGRP)
-    return False
+        if status.st_gid != 0 and status.st_mode & stat.S_IWGRP:
+            return [status.st_gid]
+    return []
 
 
 def _in_the_child(nice: int) -> Callable[[], None]:

@@ -105,7 +105,8 @@ class RunningVm:
         self._exited.set()
         await self.limit.off()
         await self.qmp.close()
-        for task in self._tasks[1:]:
+        await asyncio.wait(self._tasks[:2], timeout=2)  # its last words
+        for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
         if not self.ending and not self._over:
