@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -54,10 +54,12 @@ _CODES = {
 def field_errors(error: ValidationError, prefix: str = "") -> tuple[FieldError, ...]:
     """One entry per wrong field, `jobs[0].inputs[1].sha256`; what came is not repeated."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
+    places = [item["loc"] for item in found]
     return tuple(
         FieldError(field=(prefix + _dotted(item["loc"]))[:500] or "(body)", message=_plain(item))
-        for item in found[:_MOST_ERRORS]
-    )
+        for item in found[: 2 * _MOST_ERRORS]
+        if not _follows(item["type"], item["loc"], places)
+    )[:_MOST_ERRORS]
 
 
 def invalid(error: ValidationError, prefix: str = "") -> CopilotError:
@@ -153,6 +155,13 @@ def _unexpected(error: Exception) -> web.Response:
             f"the manager made a mistake; its log says more under {number}",
             remedy=f"try again; if it persists, give the operator the number {number}",
         )
+    )
+
+
+def _follows(kind: str, place: tuple[Any, ...], places: Sequence[tuple[Any, ...]]) -> bool:
+    """A list "too short" only because its wrong items were left out says nothing."""
+    return kind == "too_short" and any(
+        len(other) > len(place) and other[: len(place)] == place for other in places
     )
 
 

@@ -38,14 +38,14 @@ _TOKENS = """examples:
 
 def duration(text: str) -> float:
     """Seconds from `90s`, `15m`, `12h`, `7d` or `2w`."""
-    match = re.fullmatch(r"(\d{1,7})([smhdw])", text)
+    match = re.fullmatch(r"([0-9]{1,7})([smhdw])", text)
     if not match or not int(match[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 12h, 7d or 2w")
     return float(int(match[1]) * _UNITS[match[2]])
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 10_000:
         raise argparse.ArgumentTypeError("a number from 1 to 10000")
     return int(text)
 
