@@ -5,6 +5,7 @@ them, so a stalled stream holds up at most its own window and never its neighbou
 """
 
 import asyncio
+import contextlib
 import select
 import socket
 from collections import deque
@@ -30,6 +31,8 @@ from copilot_agent.protocol.channel import (
 )
 
 _CREDIT_BYTES = WINDOW_BYTES // 4
+_CLOSED = (h2.exceptions.StreamClosedError, KeyError)
+"""A stream whose end h2 has seen already, while we are still at an earlier event of the batch."""
 _LINGER_SECONDS = 5.0
 
 
@@ -93,11 +96,10 @@ class Streams:
     def receive(self, data: bytes) -> None:
         """Raises ConnectionBrokenError when the host ends it or its bytes make no sense."""
         try:
-            events = self._h2.receive_data(data)
-        except h2.exceptions.ProtocolError as error:
-            raise ConnectionBrokenError(str(error)) from error
-        for event in events:
-            self._handle(event)
+            for event in self._h2.receive_data(data):
+                self._handle(event)
+        except (h2.exceptions.H2Error, ValueError) as error:
+            raise ConnectionBrokenError(f"{type(error).__name__}: {error}") from error
         self._flush()
 
     def resume(self) -> None:
@@ -263,7 +265,8 @@ class Streams:
     def _credit(self, stream: Stream, taken: int) -> None:
         stream.uncredited += taken
         if stream.uncredited >= _CREDIT_BYTES and not stream.received_all:
-            self._h2.increment_flow_control_window(stream.uncredited, stream.number)
+            with contextlib.suppress(*_CLOSED):
+                self._h2.increment_flow_control_window(stream.uncredited, stream.number)
             stream.uncredited = 0
 
     def _close_inner_write(self, stream: Stream) -> None:
@@ -284,7 +287,8 @@ class Streams:
     def _abort(self, stream: Stream, error: Exception | None = None) -> None:
         """Ends the stream from our side, in both directions."""
         if not (stream.sent_all and stream.received_all):
-            self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.CANCEL)
+            with contextlib.suppress(*_CLOSED):
+                self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.CANCEL)
         self._break(stream, error)
 
     def _break(self, stream: Stream, error: Exception | None) -> None:

@@ -5,6 +5,7 @@ socket has taken them. Sockets are read only when what they give can be sent at 
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
@@ -28,6 +29,8 @@ from vm_launcher.channels.pace import Pace
 from vm_launcher.egress import Egress, EgressRefusedError
 
 _CREDIT_BYTES = WINDOW_BYTES // 4
+_CLOSED = (h2.exceptions.StreamClosedError, KeyError)
+"""A stream whose end h2 has seen already, while we are still at an earlier event of the batch."""
 _MAX_HELD_BYTES = 32 * 1024 * 1024
 _OPENINGS_PER_SECOND = 100
 _BURST_OPENINGS = 1000
@@ -177,7 +180,8 @@ class Streams:
     def _refuse(self, stream: Stream, status: int, reason: str) -> None:
         stream.opening = None
         headers = [(":status", str(status)), (REFUSED_HEADER, reason)]
-        self._h2.send_headers(stream.number, headers, end_stream=True)
+        with contextlib.suppress(*_CLOSED):
+            self._h2.send_headers(stream.number, headers, end_stream=True)
         self._drop(stream, abort=False)
 
     # From the target to the guest.
@@ -317,7 +321,8 @@ class Streams:
     def _credit(self, stream: Stream, taken: int) -> None:
         stream.uncredited += taken
         if stream.uncredited >= _CREDIT_BYTES and not stream.received_all:
-            self._h2.increment_flow_control_window(stream.uncredited, stream.number)
+            with contextlib.suppress(*_CLOSED):
+                self._h2.increment_flow_control_window(stream.uncredited, stream.number)
             stream.uncredited = 0
 
     # The end.
@@ -328,7 +333,8 @@ class Streams:
 
     def _abort(self, stream: Stream) -> None:
         if stream.number in self._streams and not (stream.sent_all and stream.received_all):
-            self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.CONNECT_ERROR)
+            with contextlib.suppress(*_CLOSED):
+                self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.CONNECT_ERROR)
         self._drop(stream, abort=True)
 
     def _drop(self, stream: Stream, *, abort: bool) -> None:

@@ -93,7 +93,8 @@ def test_the_managers_loopback_port_is_allowed_and_no_other() -> None:
     ("address", "reason"),
     [
         ("127.0.0.1", "loopback_address"), ("127.255.255.254", "loopback_address"),
-        ("::1", "loopback_address"), ("0.0.0.0", "loopback_address"), ("::", "loopback_address"),
+        ("::1", "loopback_address"), ("0.0.0.0", "loopback_address"),  # noqa: S104
+        ("::", "loopback_address"),
         ("10.0.2.2", "private_address"), ("172.16.0.1", "private_address"),
         ("192.168.0.1", "private_address"), ("100.64.0.1", "private_address"),
         ("fd00::1", "private_address"), ("198.18.0.1", "private_address"),

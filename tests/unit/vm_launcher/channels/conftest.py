@@ -152,6 +152,12 @@ class Pair:
         await self.server.start()
         await self.guest.start()
 
+    async def moved(self, size: int) -> None:
+        """Returns when `size` bytes more have come in."""
+        goal = self.egress.bytes_in + size
+        while self.egress.bytes_in < goal:  # noqa: ASYNC110 - the accounts have no event
+            await asyncio.sleep(0)
+
     async def close(self) -> None:
         await self.guest.close()
         await self.server.close()

@@ -113,7 +113,12 @@ async def test_a_guest_that_floods_is_read_slowly(chardev: Chardev, host: HostCh
             await chardev.drained()
 
     flooding = asyncio.create_task(flood())
-    listening = asyncio.create_task(anext(host.messages()))
+
+    async def listen() -> None:
+        async for message in host.messages():
+            raise AssertionError(message)
+
+    listening = asyncio.create_task(listen())
     await asyncio.wait([listening], timeout=0.5)
     flooding.cancel()
     assert 0 < host.malformed < 50_000
