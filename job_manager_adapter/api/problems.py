@@ -125,6 +125,10 @@ def printable(text: str, most: int) -> str:
     return shown[:most]
 
 
+def _one_line(text: str, most: int) -> str:
+    return printable(text, most).replace("\n", "\\n")[:most]
+
+
 def _harmless(char: str) -> bool:
     return char.isprintable() or char == "\n"
 
@@ -171,12 +175,12 @@ def _dotted(location: Iterable[Any]) -> str:
         if isinstance(step, int):
             text += f"[{step}]"
         elif step != "[key]":
-            text += f".{printable(str(step), 100)}"
+            text += f".{_one_line(str(step), 100)}"
     return text.lstrip(".")
 
 
 def _plain(item: Any) -> str:
-    message = printable(str(item["msg"]).removeprefix("Value error, "), 900)
+    message = _one_line(str(item["msg"]).removeprefix("Value error, "), 900)
     hint = _HINTS.get(str(item["type"]))
     return f"{message}; {hint}" if hint else message
 

@@ -1,7 +1,6 @@
 """The conversation over a WebSocket."""
 
 import asyncio
-import contextlib
 import logging
 
 from aiohttp import WSMsgType, web
@@ -54,21 +53,35 @@ class SocketRoute:
         return socket
 
     async def _converse(self, socket: web.WebSocketResponse, pilot: str) -> None:
-        async with asyncio.timeout(self._door.first_frame_seconds):
-            first = await self._receive(socket)
+        first = await self._first(socket)
         if first is None:
             return
         session = await self._door.pilots.attach(pilot, "websocket")
-        writer = asyncio.create_task(_write(socket, session))
+        session.receive(first)
+        directions = {
+            asyncio.create_task(self._read(socket, session)),
+            asyncio.create_task(_write(socket, session)),
+        }
         try:
-            session.receive(first)
-            while frame := await self._receive(socket):
-                session.receive(frame)
+            done, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            writer.cancel()
+            for task in directions:
+                task.cancel()
             session.detach()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
+            await asyncio.gather(*directions, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _first(self, socket: web.WebSocketResponse) -> PilotFrame | None:
+        try:
+            async with asyncio.timeout(self._door.first_frame_seconds):
+                return await self._receive(socket)
+        except TimeoutError as error:
+            raise _malformed("no frame came") from error
+
+    async def _read(self, socket: web.WebSocketResponse, session: PilotSession) -> None:
+        while frame := await self._receive(socket):
+            session.receive(frame)
 
     async def _receive(self, socket: web.WebSocketResponse) -> PilotFrame | None:
         """The next frame, `None` at the end. Raises `CopilotError` for a malformed one."""
@@ -90,14 +103,12 @@ def _parse(text: str) -> PilotFrame:
 
 
 async def _write(socket: web.WebSocketResponse, session: PilotSession) -> None:
-    """Sends what the session has to say, until it is over."""
+    """Sends what the session has to say. Raises `CopilotError` when it is over."""
     try:
         while True:
             frame = await session.next()
             if frame is not None:
                 await socket.send_str(frame.model_dump_json(exclude_defaults=True))
-    except CopilotError as error:
-        await _close(socket, error)
     except ConnectionError:
         log.debug("pilot %s: the socket broke", session.pilot)
 
