@@ -6,9 +6,11 @@ For tests of whatever uses a driver, and as the shortest example of one. It can 
 import asyncio
 import contextlib
 import shutil
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -68,10 +70,9 @@ class FakeGuest:
             await asyncio.sleep(self._behaviour.boot_seconds)
             if not self._behaviour.never_boots:
                 await self._hello(writer)
-                while line := await reader.readline():
-                    await self._runs.wait()
-                    await self._answer(line, writer)
-        writer.close()
+            while line := await reader.readline():
+                await self._runs.wait()
+                await self._answer(line, writer)
 
     async def _hello(self, writer: asyncio.StreamWriter) -> None:
         await self._say(writer, guest.Hello(epoch=self._epoch, agent_version="0.0.0"))
@@ -106,11 +107,40 @@ class FakeGuest:
         await writer.drain()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Running:
     guest: FakeGuest
-    servers: list[asyncio.Server]
-    connections: set[asyncio.StreamWriter]
+    listeners: tuple[socket.socket, ...]
+    tasks: tuple[asyncio.Task[None], ...]
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def _serve(listener: socket.socket, talk: Talk) -> None:
+    """One connection after the other, as QEMU does; until cancelled."""
+    while True:
+        accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+        reader, writer = await asyncio.open_connection(sock=accepted)
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.transport.abort()
+            await asyncio.sleep(0)  # lets the transport close its socket
+
+
+async def _sink(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+
+
+def _listening(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(1)
+    listener.setblocking(False)
+    return listener
 
 
 class FakeDriver(Driver):
@@ -168,11 +198,11 @@ class FakeDriver(Driver):
         running = self._running.pop(handle.spec.name, None)
         if running is None:
             return handle
-        for server in running.servers:
-            server.close()
-        for writer in running.connections:
-            writer.transport.abort()
-        running.guest.resume()
+        for task in running.tasks:
+            task.cancel()
+        await asyncio.wait(running.tasks)
+        for listener in running.listeners:
+            listener.close()
         running.guest.events.put_nowait(None)
         cpu_seconds = handle.cpu_seconds + time.monotonic() - running.guest.started
         return handle.model_copy(update={"cpu_seconds": cpu_seconds})
@@ -208,23 +238,14 @@ class FakeDriver(Driver):
     async def _run(self, spec: VmSpec) -> _Running:
         if spec.name in self._running:
             raise DriverError(f"VM {spec.name} runs already")
-        running = _Running(FakeGuest(self.behaviour), [], set())
-
-        async def ctrl(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            running.connections.add(writer)
-            await running.guest.talk(reader, writer)
-
-        async def net(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            running.connections.add(writer)
-            with contextlib.suppress(ConnectionError):
-                await reader.read()
-            writer.close()
-
-        for path, serve in ((spec.ctrl_socket, ctrl), (spec.net_socket, net)):
-            path.unlink(missing_ok=True)
-            running.servers.append(await asyncio.start_unix_server(serve, path))
-        self._running[spec.name] = running
-        return running
+        guest = FakeGuest(self.behaviour)
+        ctrl, net = _listening(spec.ctrl_socket), _listening(spec.net_socket)
+        tasks = (
+            asyncio.create_task(_serve(ctrl, guest.talk)),
+            asyncio.create_task(_serve(net, _sink)),
+        )
+        self._running[spec.name] = _Running(guest, (ctrl, net), tasks)
+        return self._running[spec.name]
 
     def _vm(self, handle: Handle) -> _Running:
         running = self._running.get(handle.spec.name)
