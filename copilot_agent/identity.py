@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import TypeAdapter, ValidationError
 
 from copilot_agent.core.events import TransportTrouble
@@ -45,7 +44,7 @@ class PrivateKey:
 
     def __init__(self, raw: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(raw)
-        self.public = text_of(self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        self.public = text_of(self._key.public_key().public_bytes_raw())
 
     @classmethod
     def kept_in(cls, path: Path) -> "PrivateKey":
