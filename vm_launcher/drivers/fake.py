@@ -107,23 +107,40 @@ class FakeGuest:
         await writer.drain()
 
 
-@dataclass(frozen=True)
-class _Running:
-    guest: FakeGuest
-    listeners: tuple[socket.socket, ...]
-    tasks: tuple[asyncio.Task[None], ...]
-
-
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def _serve(listener: socket.socket, talk: Talk) -> None:
-    """One connection after the other, as QEMU does; until cancelled."""
-    while True:
-        accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+class _Port:
+    """Listens at `path`; whoever connects gets `talk`."""
+
+    def __init__(self, path: Path, talk: Talk) -> None:
+        path.unlink(missing_ok=True)
+        self._talk = talk
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(1)
+        self._accepted: list[socket.socket] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    async def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._listener)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for one in (self._listener, *self._accepted):
+            one.close()
+
+    def _accept(self) -> None:
+        accepted, _ = self._listener.accept()
+        self._accepted.append(accepted)
+        self._tasks.append(asyncio.create_task(self._serve(accepted)))
+
+    async def _serve(self, accepted: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=accepted)
         try:
-            await talk(reader, writer)
+            await self._talk(reader, writer)
         finally:
             writer.transport.abort()
             await asyncio.sleep(0)  # lets the transport close its socket
@@ -134,13 +151,10 @@ async def _sink(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> 
         await reader.read()
 
 
-def _listening(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    listener.listen(1)
-    listener.setblocking(False)
-    return listener
+@dataclass(frozen=True)
+class _Running:
+    guest: FakeGuest
+    ports: tuple[_Port, _Port]
 
 
 class FakeDriver(Driver):
@@ -198,11 +212,8 @@ class FakeDriver(Driver):
         running = self._running.pop(handle.spec.name, None)
         if running is None:
             return handle
-        for task in running.tasks:
-            task.cancel()
-        await asyncio.wait(running.tasks)
-        for listener in running.listeners:
-            listener.close()
+        for port in running.ports:
+            await port.close()
         running.guest.events.put_nowait(None)
         cpu_seconds = handle.cpu_seconds + time.monotonic() - running.guest.started
         return handle.model_copy(update={"cpu_seconds": cpu_seconds})
@@ -239,12 +250,8 @@ class FakeDriver(Driver):
         if spec.name in self._running:
             raise DriverError(f"VM {spec.name} runs already")
         guest = FakeGuest(self.behaviour)
-        ctrl, net = _listening(spec.ctrl_socket), _listening(spec.net_socket)
-        tasks = (
-            asyncio.create_task(_serve(ctrl, guest.talk)),
-            asyncio.create_task(_serve(net, _sink)),
-        )
-        self._running[spec.name] = _Running(guest, (ctrl, net), tasks)
+        ports = (_Port(spec.ctrl_socket, guest.talk), _Port(spec.net_socket, _sink))
+        self._running[spec.name] = _Running(guest, ports)
         return self._running[spec.name]
 
     def _vm(self, handle: Handle) -> _Running:
