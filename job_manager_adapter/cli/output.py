@@ -49,8 +49,8 @@ def show_rows(
 
 def _table(rows: Iterable[Model], columns: Columns[Model], console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in columns:
-        table.add_column(title, overflow="fold")
+    for number, title in enumerate(columns):
+        table.add_column(title, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(_cell(value(row)) for value in columns.values()))
     console.print(table)
