@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from resource import struct_rusage
 from typing import Protocol
 
 from copilot_agent.payload.enclosure import Bounds, Enclosure, Measured
@@ -47,6 +48,9 @@ class UnifiedGroup:
 
     def started(self, pid: int) -> None:  # noqa: ARG002 - the group knows its processes itself
         self._close()
+
+    def ended(self, used: struct_rusage) -> None:
+        pass
 
     def signal(self, number: int) -> None:
         for pid in _pids(self.path):
@@ -133,6 +137,9 @@ class LegacyGroup:
 
     def started(self, pid: int) -> None:  # noqa: ARG002 - the group knows its processes itself
         self._close()
+
+    def ended(self, used: struct_rusage) -> None:
+        pass
 
     def signal(self, number: int) -> None:
         for pid in self._members():

@@ -1,6 +1,7 @@
 """What holds all processes of one attempt together, whatever the system offers for it."""
 
 from dataclasses import dataclass
+from resource import struct_rusage
 from typing import Protocol
 
 MIB = 1 << 20
@@ -36,6 +37,9 @@ class Enclosure(Protocol):
 
     def started(self, pid: int) -> None:
         """The payload's first process runs; closes the entries."""
+
+    def ended(self, used: struct_rusage) -> None:
+        """The first process is gone and has used so much."""
 
     def signal(self, number: int) -> None:
         """Sends a signal to everything inside."""

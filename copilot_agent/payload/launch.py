@@ -112,9 +112,13 @@ def spawn(start: Start) -> "subprocess.Popen[bytes]":
 
 
 def _set_oom_score() -> None:
-    handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    os.write(handle, _OOM_SCORE)
-    os.close(handle)
+    """Only refused where the agent, without privileges, has a higher one: good enough."""
+    try:
+        handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(handle, _OOM_SCORE)
+        os.close(handle)
+    except PermissionError:
+        pass
 
 
 def _drop_privileges(identity: Identity, last_capability: int) -> None:
@@ -167,7 +171,7 @@ def resource_limits(limits: Limits, *, enclosed: bool, own_uid: bool) -> tuple[R
     if not enclosed:
         pairs[resource.RLIMIT_DATA] = 2 * limits.memory_mib * MIB + 64 * MIB
         if own_uid:
-            pairs[resource.RLIMIT_NPROC] = limits.processes + 1
+            pairs[resource.RLIMIT_NPROC] = limits.processes + 2  # so that too many show
     return tuple((which, _within_hard(which, value)) for which, value in pairs.items())
 
 

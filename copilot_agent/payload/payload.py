@@ -75,7 +75,6 @@ class Payload:
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
         self._wall_seconds = 0.0
         self._rusage_cpu = 0.0
-        self._rusage_memory = 0
         self._handle = os.pidfd_open(pid)
         self._loop.add_reader(self._handle, self._reap)
         for each in logs:
@@ -106,7 +105,7 @@ class Payload:
         return Usage(
             wall_seconds=self._wall_seconds,
             cpu_seconds=max(self._measured.cpu_seconds, self._rusage_cpu),
-            peak_memory_bytes=self._measured.peak_memory_bytes or self._rusage_memory,
+            peak_memory_bytes=self._measured.peak_memory_bytes,
             disk_bytes=self._scan.latest.bytes,
         )
 
@@ -152,6 +151,14 @@ class Payload:
             await kill_all(self._enclosure)
 
     def _look(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:
+            why = f"the watchdog failed: {error}"
+            self._begin_stop(Stop(failure_class=FailureClass.HOST, message=why), 0.0)
+            raise
+
+    def _watch(self) -> None:
         """The watchdog's round."""
         self._measure()
         before, now = self._scan.latest, time.monotonic()
@@ -172,6 +179,13 @@ class Payload:
             )
             self._next_look = self._loop.call_later(pause, self._look)
 
+    def _last_look(self) -> Stop | None:
+        """Whether what is still alive after a bad end says that a limit was the reason."""
+        self._measure()
+        return exceeded(
+            self._limits, run_seconds=0.0, measured=self._measured, disk=self._scan.latest
+        )
+
     def _measure(self) -> None:
         new, old = self._enclosure.measure(), self._measured
         self._measured = replace(
@@ -186,7 +200,7 @@ class Payload:
         os.close(self._handle)
         _, status, used = os.wait4(self.pid, 0)
         self._rusage_cpu = used.ru_utime + used.ru_stime
-        self._rusage_memory = used.ru_maxrss * 1024
+        self._enclosure.ended(used)
         code = os.waitstatus_to_exitcode(status)
         self._exit.set_result(Exit(exit_code=code) if code >= 0 else Exit(signal=-code))
 
@@ -194,6 +208,8 @@ class Payload:
         end = await asyncio.shield(self._exit)
         self._next_look.cancel()
         self._wall_seconds = time.monotonic() - self._started
+        if self._stop is None and end != Exit(exit_code=0):
+            self._stop = self._last_look()
         if not await kill_all(self._enclosure):
             log.error("payload %d: some processes resist being killed", self.pid)
         if self._ending is not None:

@@ -4,11 +4,13 @@ Source of the formats: proc(5).
 """
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from resource import struct_rusage
 
 from copilot_agent.payload.enclosure import Measured
 
@@ -45,8 +47,8 @@ def read_process(pid: int) -> Process | None:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    fields = text[text.rindex(b")") + 2 :].split()
-    if fields[0] in (b"Z", b"X"):
+    fields = text[text.rfind(b")") + 2 :].split()
+    if len(fields) < 22 or fields[0] in (b"Z", b"X"):
         return None
     return Process(
         pid=pid,
@@ -59,11 +61,23 @@ def read_process(pid: int) -> Process | None:
 
 
 def owner(pid: int) -> int | None:
-    """The uid under which a process runs."""
+    """The real uid. Not the owner of /proc/pid: that is root for a program nobody may read."""
     try:
-        return Path(f"/proc/{pid}").stat().st_uid
+        text = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:
         return None
+    _, _, rest = text.partition(b"\nUid:")
+    return int(rest.split(maxsplit=1)[0]) if rest else None
+
+
+def proportional_bytes(pid: int) -> int:
+    """Memory of a process, with what it shares with others counted in part."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
+    except OSError:
+        return 0
+    _, _, rest = text.partition(b"\nPss:")
+    return int(rest.split(maxsplit=1)[0]) * 1024 if rest else 0
 
 
 def marks(pid: int) -> dict[str, str]:
@@ -79,6 +93,18 @@ def marks(pid: int) -> dict[str, str]:
 def send(pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def kill_user(uid: int) -> None:
+    """Kills all processes of a user that is not ours, at one stroke: no fork bomb outruns it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(uid, uid, uid)
+            os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
 
 
 Member = Callable[[Process], bool]
@@ -108,15 +134,27 @@ class ProcessTable:
     """
 
     member: Member
+    memory_bytes: int
+    """Below this sum, memory that is shared may be counted more than once."""
+    uid: int | None = None
+    """Everything of this user is killed at one stroke, whatever a look finds."""
+    looks: int = 1
+    """Looks that must find nothing before it is believed."""
     leader: int = 0
     known: dict[tuple[int, int], Process] = field(default_factory=dict)
     """Every process seen so far; dead ones keep their CPU time."""
     peak_bytes: int = 0
+    empty_looks: int = 0
 
     entries: tuple[int, ...] = ()
 
     def started(self, pid: int) -> None:
         self.leader = pid
+
+    def ended(self, used: struct_rusage) -> None:
+        """Its peak counts if it is not what the first process inherited from the agent."""
+        if used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+            self.peak_bytes = max(self.peak_bytes, used.ru_maxrss * 1024)
 
     def living(self) -> list[Process]:
         """Processes inside now, found anew at each call."""
@@ -141,17 +179,22 @@ class ProcessTable:
             send(process.pid, number)
 
     def kill(self) -> bool:
-        """Stops all first, so that nothing new is forked while it is being killed."""
+        """Stops all first, so that little is forked while it is being killed."""
+        if self.uid is not None:
+            kill_user(self.uid)
         living = self.living()
         for process in living:
             send(process.pid, signal.SIGSTOP)
         for process in living:
             send(process.pid, signal.SIGKILL)
-        return not living
+        self.empty_looks = 0 if living else self.empty_looks + 1
+        return self.empty_looks >= self.looks
 
     def measure(self) -> Measured:
         living = self.living()
         resident = sum(process.resident_bytes for process in living)
+        if resident > self.memory_bytes and len(living) > 1:
+            resident = sum(proportional_bytes(process.pid) for process in living)
         self.peak_bytes = max(self.peak_bytes, resident)
         return Measured(
             cpu_seconds=sum(process.cpu_seconds for process in self.known.values()),

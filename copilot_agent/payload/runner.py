@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,6 +27,8 @@ SLOTS = 64
 """Payloads at once, at most, and uids from the first on that belong to payloads."""
 _LOOK_SECONDS = 1.0
 _LOOK_SECONDS_WITHOUT_GROUPS = 0.25
+_LOOKS = 3
+"""A process that is just becoming another program has no environment for an instant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,8 @@ class Sandbox:
         self._make_directories()
         digest = sha256(os.fsencode(self._scratch)).hexdigest()[:12]
         self._groups = cgroups.find_groups(f"copilot-{digest}")
-        self._free = list(range(SLOTS - 1, -1, -1))
+        self._free = deque(range(SLOTS))
+        """Slots by how long they have been free: zombies of the last payload count for its uid."""
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def _make_directories(self) -> None:
@@ -98,7 +102,7 @@ class Sandbox:
         if not self._free:
             message = f"more than {SLOTS} payloads at once"
             raise PayloadStartError(message, FailureClass.HOST)
-        slot = self._free.pop()
+        slot = self._free.popleft()
         try:
             return self._start(plan, slot)
         except OSError as error:
@@ -179,16 +183,14 @@ class Sandbox:
         if self._groups is not None:
             return self._groups.create(f"{plan.job}.{plan.attempt}", limits.bounds)
         if identity.uid is not None:
-            return ProcessTable(owned_by(identity.uid))
-        return ProcessTable(
-            marked(
-                {
-                    MARK: str(self._scratch),
-                    "COPILOT_JOB": plan.job,
-                    "COPILOT_ATTEMPT": str(plan.attempt),
-                }
-            )
-        )
+            memory = limits.bounds.memory_bytes
+            return ProcessTable(owned_by(identity.uid), memory, uid=identity.uid)
+        expected = {
+            MARK: str(self._scratch),
+            "COPILOT_JOB": plan.job,
+            "COPILOT_ATTEMPT": str(plan.attempt),
+        }
+        return ProcessTable(marked(expected), limits.bounds.memory_bytes, looks=_LOOKS)
 
     async def reclaim(self) -> list[str]:
         """Kills what an earlier agent with this scratch directory left, and removes its work.
@@ -210,7 +212,7 @@ class Sandbox:
         if self._groups is not None:
             for name, group in self._groups.leftovers():
                 yield f"group {name}", group
-        table = ProcessTable(self._leftover)
+        table = ProcessTable(self._leftover, memory_bytes=0, looks=_LOOKS)
         if living := table.living():
             pids = ", ".join(str(process.pid) for process in living)
             yield f"processes {pids}", table

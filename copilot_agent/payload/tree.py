@@ -21,6 +21,7 @@ class Scan:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._walk: Iterator[Disk] | None = None
+        self._seen = Disk()
         self.latest = Disk()
         """The larger of the last complete scan and what the running one has found so far."""
 
@@ -28,15 +29,15 @@ class Scan:
         """Goes on for about so long; starts anew when a scan is complete."""
         deadline = time.monotonic() + seconds
         if self._walk is None:
-            self._walk = _walk(self._directory)
+            self._walk, self._seen = _walk(self._directory), Disk()
         for seen in self._walk:
+            self._seen = seen
             if seen.bytes > self.latest.bytes or seen.files > MAX_FILES or seen.too_deep:
                 self.latest = seen
             if time.monotonic() > deadline:
                 return self.latest
-            last = seen
         self._walk = None
-        self.latest = last
+        self.latest = self._seen
         return self.latest
 
     def finish(self, seconds: float) -> Disk:

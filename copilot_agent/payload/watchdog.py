@@ -67,8 +67,8 @@ class Exit:
 def exceeded(limits: Limits, *, run_seconds: float, measured: Measured, disk: Disk) -> Stop | None:
     """The first limit that is broken, or None."""
     message = (
-        _memory(limits, measured)
-        or _processes(limits, measured)
+        _processes(limits, measured)
+        or _memory(limits, measured)
         or _disk(limits, disk)
         or _run_time(limits, run_seconds)
     )
@@ -90,7 +90,7 @@ def next_look(
 
 
 def _memory(limits: Limits, measured: Measured) -> str:
-    over = measured.memory_bytes > limits.memory_mib * MIB
+    over = max(measured.memory_bytes, measured.peak_memory_bytes) > limits.memory_mib * MIB
     if not (over or measured.memory_refused):
         return ""
     return f"used more than {limits.memory_mib} MiB of memory; raise requirements.memory_mib"
