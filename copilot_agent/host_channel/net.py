@@ -19,6 +19,7 @@ _PING_SECONDS = 15.0
 _SILENCE_SECONDS = 45.0
 _CONNECTION_SECONDS = 10.0
 _ANSWER_SECONDS = 40.0
+_ATTEMPTS = 3  # the connection to the launcher may begin anew while an answer is due
 
 log = logging.getLogger(__name__)
 
@@ -57,21 +58,14 @@ class NetChannel:
         It behaves like one of TCP: half-close passes through, a lost connection reads as
         ConnectionResetError. Raises EgressRefusedError and UnreachableError.
         """
-        try:
-            async with asyncio.timeout(_CONNECTION_SECONDS):
-                await self._ready.wait()
-        except TimeoutError:
-            raise UnreachableError("no_launcher", host, port) from None
-        await self._slots.acquire()
-        streams, stream = self._new_stream(host, port)
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                return await stream.answer
-        except BaseException as error:
-            streams.abandon(stream)
-            if isinstance(error, TimeoutError):
-                raise UnreachableError("no_answer", host, port) from None
-            raise
+        for _ in range(_ATTEMPTS):
+            await self._wait_until_ready(host, port)
+            try:
+                return await self._dial_once(host, port)
+            except UnreachableError as error:
+                if error.reason != "connection_lost":
+                    raise
+        raise UnreachableError("connection_lost", host, port)
 
     async def reset(self, epoch: int) -> None:
         """Drops every stream and starts anew, after a pause or a restore."""
@@ -82,6 +76,25 @@ class NetChannel:
     async def close(self) -> None:
         self._stop()
         self._link.close()
+
+    async def _wait_until_ready(self, host: str, port: int) -> None:
+        try:
+            async with asyncio.timeout(_CONNECTION_SECONDS):
+                await self._ready.wait()
+        except TimeoutError:
+            raise UnreachableError("no_launcher", host, port) from None
+
+    async def _dial_once(self, host: str, port: int) -> socket.socket:
+        await self._slots.acquire()
+        streams, stream = self._new_stream(host, port)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await stream.answer
+        except BaseException as error:
+            streams.abandon(stream)
+            if isinstance(error, TimeoutError):
+                raise UnreachableError("no_answer", host, port) from None
+            raise
 
     def _new_stream(self, host: str, port: int) -> "tuple[Streams, Stream]":
         try:

@@ -30,7 +30,8 @@ REFUSED_HEADER = "copilot-refused"
 
 FILLER = bytes(MAX_FRAME_BYTES + 64)
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_MARK = re.compile(rb"copilot-net/1 ([0-9a-f]{16}) ([0-9a-f]{32})\n")
+_NAME = b"copilot-net/1 "
+_MARK = re.compile(_NAME + rb"([0-9a-f]{16}) ([0-9a-f]{32})\n")
 _MARK_BYTES = 64
 
 
@@ -70,7 +71,7 @@ class LineSplitter:
 
 def mark(epoch: int, nonce: bytes) -> bytes:
     """The first bytes of a connection; `nonce` has 16 bytes and is never used twice."""
-    return b"copilot-net/1 %016x %s\n" % (epoch, nonce.hex().encode())
+    return _NAME + b"%016x %s\n" % (epoch, nonce.hex().encode())
 
 
 class GuestHandshake:
@@ -148,7 +149,8 @@ class HostHandshake:
         return Heard(answer, connection)
 
     def _complaint(self) -> bytes:
-        if self._mark or self._complained or len(self._buffer) < _MARK_BYTES:
+        may_be_mark = _NAME.startswith(self._buffer[: len(_NAME)])
+        if self._mark or self._complained or may_be_mark:
             return b""
         self._complained = True
         return FILLER

@@ -232,6 +232,15 @@ async def test_reset_by_the_launcher_is_noticed_at_once(pair: Any) -> None:
     assert await exchange(pair, target.port, b"again") == b"again"
 
 
+async def test_dialling_over_a_connection_that_the_launcher_has_forgotten(pair: Any) -> None:
+    target = await pair.target()
+    await pair.start(at(target.port))
+    assert await exchange(pair, target.port, b"before") == b"before"
+    await pair.server.reset(2)
+    async with asyncio.timeout(2):
+        assert await exchange(pair, target.port, b"after") == b"after"
+
+
 async def test_reset_for_the_epoch_that_is_there_changes_nothing(pair: Any) -> None:
     target = await pair.target()
     await pair.start(at(target.port))
