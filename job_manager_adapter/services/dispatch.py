@@ -152,18 +152,17 @@ class Dispatcher:
         self, pilots: Iterable[str], reason: ErrorCode, released: Sequence[Released]
     ) -> None:
         """These were retired in the store, which released what they held."""
+        known = [pilot for name in pilots if (pilot := self.fleet.get(name))]
+        for pilot in known:
+            pilot.retired, pilot.attached = True, False
+            self.matcher.withdraw(pilot.id)
         for item in released:
             self.released(item, FailureClass.PREEMPTED)
-        for name in pilots:
-            pilot = self.fleet.get(name)
-            if pilot is None:
-                continue
-            pilot.retired, pilot.attached = True, False
-            self.matcher.withdraw(name)
-            self.command(name, CommandKind.RETIRE, reason=reason.value)
-            if session := self.sessions.pop(name, None):
+        for pilot in known:
+            self.command(pilot.id, CommandKind.RETIRE, reason=reason.value)
+            if session := self.sessions.pop(pilot.id, None):
                 session.close(reason)
-            self.events.emit("pilot", name, "retired", detail=reason.value)
+            self.events.emit("pilot", pilot.id, "retired", detail=reason.value)
         self.rematch()
 
     # Leases
