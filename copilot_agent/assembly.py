@@ -18,6 +18,7 @@ from copilot_agent.transports.base import FileMover
 from copilot_agent.transports.enrolment import EnrolmentClient
 from copilot_agent.transports.files import HttpFileMover
 from copilot_agent.transports.http import HttpTransport
+from copilot_agent.workshop import ProxyMaker
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def build(
     host: Callable[[Runtime], Host],
     *,
     launcher: bool,
-    proxy: str | None = None,
+    proxy: ProxyMaker | None = None,
 ) -> Runtime:
     enroller = Enroller(
         EnrolmentClient(session, settings.manager), vouch, ground.capabilities, settings.state

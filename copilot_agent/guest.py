@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -14,6 +15,7 @@ from copilot_agent.core import events as ev
 from copilot_agent.host_channel.ctrl import GuestChannel
 from copilot_agent.host_channel.net import NetChannel
 from copilot_agent.host_channel.ports import Port
+from copilot_agent.host_channel.proxy import Proxy
 from copilot_agent.identity import Voucher
 from copilot_agent.probe import Given
 from copilot_agent.protocol.guest import (
@@ -46,15 +48,33 @@ RECEIPTS_IN_MESSAGE = 100
 MAX_UNSENT = 1000
 
 
+def set_system_clock(wall_time: float) -> None:
+    try:
+        time.clock_settime(time.CLOCK_REALTIME, wall_time)
+    except OSError as error:
+        log.error("cannot set the clock: %s", error)
+
+
 class Guest:
     """The launcher's side of an agent: hears its messages, tells it what the core wants told."""
 
-    def __init__(self, port: Port, epoch: int, directory: Path) -> None:
+    def __init__(
+        self,
+        port: Port,
+        net: NetChannel,
+        directory: Path,
+        *,
+        epoch: int,
+        scratch: Path = SCRATCH,
+        set_clock: Callable[[float], None] = set_system_clock,
+    ) -> None:
         self._directory = directory
+        self._scratch = scratch
+        self._set_system_clock = set_clock
         self._channel = GuestChannel(
             port, agent_version=VERSION, epoch=epoch, on_renewed=self._renewed
         )
-        self._net = NetChannel(epoch)
+        self._net = net
         self._outbox: asyncio.Queue[GuestMessage] = asyncio.Queue()
         self._welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self._voucher: asyncio.Future[Voucher] = asyncio.get_running_loop().create_future()
@@ -85,7 +105,7 @@ class Guest:
         settings = Settings(
             manager=welcome.manager.rstrip("/"),
             state=self._directory,
-            scratch=SCRATCH,
+            scratch=self._scratch,
             given=Given(
                 welcome.cores,
                 welcome.memory_mib or None,
@@ -99,7 +119,15 @@ class Guest:
         )
         ground = prepare(settings)
         async with open_session(self._net, settings.ca_certificates) as session:
-            runtime = build(settings, ground, session, self._vouch, lambda _: self, launcher=True)
+            runtime = build(
+                settings,
+                ground,
+                session,
+                self._vouch,
+                lambda _: self,
+                launcher=True,
+                proxy=lambda: Proxy(self._net.dial),
+            )
             self._runtime = runtime
             for event in self._early:
                 runtime.post(event)
@@ -202,10 +230,7 @@ class Guest:
     def _set_clock(self, host_time: float) -> None:
         """The guest has no other source of time."""
         if abs(time.time() - host_time) > CLOCK_TOLERANCE_SECONDS:
-            try:
-                time.clock_settime(time.CLOCK_REALTIME, host_time)
-            except OSError as error:
-                log.error("cannot set the clock: %s", error)
+            self._set_system_clock(host_time)
         if self._runtime is not None:
             self._runtime.clock_was_set()
 
@@ -225,4 +250,4 @@ def main(port: Port, epoch: int, directory: Path) -> int:
 
 
 async def _run(port: Port, epoch: int, directory: Path) -> int:
-    return await Guest(port, epoch, directory).run()
+    return await Guest(port, NetChannel(epoch), directory, epoch=epoch).run()

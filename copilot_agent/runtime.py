@@ -18,7 +18,7 @@ from copilot_agent.protocol.guest import GuestMessage
 from copilot_agent.protocol.receipt import Receipt
 from copilot_agent.spool import Spool
 from copilot_agent.transports.base import FileMover, Transport
-from copilot_agent.workshop import Workshop
+from copilot_agent.workshop import ProxyMaker, Workshop
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Runtime:
         mover: FileMover,
         staging: Staging,
         host: Callable[["Runtime"], Host],
-        proxy: str | None = None,
+        proxy: ProxyMaker | None = None,
     ) -> None:
         self._core = core
         self._spool = spool

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
@@ -24,6 +25,15 @@ from copilot_agent.protocol.frames import Links, Offer
 from copilot_agent.protocol.job import FailureClass, Usage
 
 log = logging.getLogger(__name__)
+
+
+class HasUrl(Protocol):
+    @property
+    def url(self) -> str: ...
+
+
+ProxyMaker = Callable[[], AbstractAsyncContextManager[HasUrl]]
+"""Makes one job's own way out, where a payload has no network of its own."""
 
 
 @dataclass
@@ -49,7 +59,7 @@ class Workshop:
         links: FreshLinks,
         post: Callable[[ev.Event], None],
         broken: Callable[[BaseException], None],
-        proxy: str | None = None,
+        proxy: ProxyMaker | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._stages_in = stage_in
@@ -155,18 +165,16 @@ class Workshop:
     async def _run(self, key: Key, place: Place, offer: Offer) -> None:
         if place.directory is None:
             raise AssertionError(f"{key}: started before it was staged in")
-        name = place.directory.name
-        place.plan = PayloadPlan(
-            job=key.job,
-            attempt=key.attempt,
-            spec=offer.spec,
-            directory=place.directory,
-            stdout=place.directory.with_name(f"{name}.stdout"),
-            stderr=place.directory.with_name(f"{name}.stderr"),
-            proxy=self._proxy if offer.spec.network else None,
-        )
+        async with AsyncExitStack() as stack:
+            proxy = None
+            if offer.spec.network and self._proxy is not None:
+                proxy = (await stack.enter_async_context(self._proxy())).url
+            place.plan = _plan(key, offer, place.directory, proxy)
+            await self._run_plan(key, place, place.plan)
+
+    async def _run_plan(self, key: Key, place: Place, plan: PayloadPlan) -> None:
         try:
-            payload = await self._sandbox.start(place.plan)
+            payload = await self._sandbox.start(plan)
         except PayloadStartError as error:
             self._post(_never_ran(key, error.failure_class, error.message))
             return
@@ -196,6 +204,19 @@ class Workshop:
             self._post(ev.StageOutFailed(key, FailureClass.HOST, text, retryable=False))
         else:
             self._post(ev.StagedOut(key, outputs, time.monotonic() - begin))
+
+
+def _plan(key: Key, offer: Offer, directory: Path, proxy: str | None) -> PayloadPlan:
+    """The logs lie beside the payload's directory, where it cannot reach them."""
+    return PayloadPlan(
+        job=key.job,
+        attempt=key.attempt,
+        spec=offer.spec,
+        directory=directory,
+        stdout=directory.with_name(f"{directory.name}.stdout"),
+        stderr=directory.with_name(f"{directory.name}.stderr"),
+        proxy=proxy,
+    )
 
 
 def _sample(key: Key, payload: Payload) -> ev.Sample:
