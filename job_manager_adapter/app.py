@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.frames import Policy
 from copilot_agent.protocol.job import JobSpec, JobState
+from job_manager_adapter.adapters.base import Adapter
+from job_manager_adapter.adapters.queue import QueueAdapter
+from job_manager_adapter.adapters.registry import Registry
 from job_manager_adapter.api.application import add_api
 from job_manager_adapter.api.health import Health, add_health
 from job_manager_adapter.api.route import Doors
@@ -31,6 +35,7 @@ from job_manager_adapter.services.context import (
 )
 from job_manager_adapter.services.files import FileService
 from job_manager_adapter.settings import Settings
+from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.records import JobQuery
 from job_manager_adapter.store.sqlite import SqliteStore
 from job_manager_adapter.transports.http.door import PilotDoor
@@ -74,6 +79,15 @@ def service_config(settings: Settings) -> Config:
     )
 
 
+def build_adapters(settings: Settings) -> dict[str, Adapter]:
+    """One per experiment. Raises `CopilotError` for an unknown name or a wrong option."""
+    registry = Registry({"queue": QueueAdapter})
+    return {
+        name: registry.build(item.adapter, name, item.options)
+        for name, item in settings.experiments.items()
+    }
+
+
 class Manager:
     """One manager process: store, services, files, doors."""
 
@@ -91,6 +105,7 @@ class Manager:
             floor_bytes=settings.limits.free_space_mib * MIB,
             max_file_bytes=int(settings.limits.max_file_gib * GIB),
         )
+        self.adapters = build_adapters(settings)
         clock = SystemClock()
         self.services: Services = build_services(
             self.store,
@@ -99,6 +114,7 @@ class Manager:
             signer=self.signer,
             links=self.files,
             config=service_config(settings),
+            adapters=self.adapters,
         )
         self.metrics = Metrics(self.services, tuple(settings.experiments), self.version)
         self.url = ""
@@ -118,10 +134,12 @@ class Manager:
             try:
                 await self.services.start()
                 await self._first_token()
-                async with self._background(), self._listening() as url:
+                async with self._listening() as url, self._background():
                     yield url
             finally:
                 await self.services.close()
+                for adapter in self.adapters.values():
+                    await adapter.close()
                 await self.store.close()
 
     @contextlib.asynccontextmanager
@@ -142,7 +160,7 @@ class Manager:
     async def _listening(self) -> AsyncIterator[str]:
         guard = self._guard()
         server = HttpServer(self._application(guard), guard)
-        port = await server.start(self._address())
+        port = await self._start(server)
         self.url = self._public_url(port)
         self.files.base_url = self.url
         url_file = self.settings.data_dir / "manager.url"
@@ -152,6 +170,24 @@ class Manager:
         finally:
             await server.stop()
             url_file.unlink(missing_ok=True)
+
+    async def _start(self, server: HttpServer) -> int:
+        where = self.settings.server
+        try:
+            return await server.start(self._address())
+        except ssl.SSLError as error:
+            raise CopilotError(
+                f"the certificate {where.tls_cert} cannot be used: {error}",
+                remedy="tls_cert and tls_key are PEM files that belong together",
+                code=ErrorCode.INVALID_REQUEST,
+            ) from error
+        except OSError as error:
+            await server.stop()
+            raise CopilotError(
+                f"cannot listen on {where.listen}:{where.port}: {error.strerror}",
+                remedy="choose another address or port (--listen, --port), or stop what has it",
+                code=ErrorCode.CONFLICT,
+            ) from error
 
     def _guard(self) -> ConnectionGuard:
         limits = self.settings.limits
@@ -212,8 +248,8 @@ class Manager:
         found = []
         try:
             async with asyncio.timeout(_READY_SECONDS):
-                await self.services.tokens.list()
-        except TimeoutError:
+                await self.store.journal_last()
+        except (TimeoutError, StoreError):
             found.append("the store does not answer")
         if self.files.free_bytes() < self.files.floor_bytes:
             found.append("the data directory's disk is nearly full")
@@ -230,13 +266,16 @@ class Manager:
     async def _clean_files(self) -> None:
         retention = self.settings.retention
         while True:
-            freed = await self.files.clean(
-                blob_days=retention.inputs_days,
-                output_days=retention.jobs_days + 7,
-                in_use=self._inputs_in_use,
-            )
-            if freed:
-                log.info("cleaned up %d bytes of old files", freed)
+            try:
+                freed = await self.files.clean(
+                    blob_days=retention.inputs_days,
+                    output_days=retention.jobs_days + 7,
+                    in_use=self._inputs_in_use,
+                )
+            except (OSError, StoreError) as error:
+                log.warning("the clean-up of files failed: %s", error)
+            else:
+                log.info("the clean-up of files freed %d bytes", freed)
             await asyncio.sleep(_CLEAN_SECONDS)
 
     async def _inputs_in_use(self) -> set[str]:

@@ -34,7 +34,7 @@ async def paced(request: web.Request) -> AsyncIterator[bytes]:
 
 
 async def read_body(request: web.Request, most: int) -> bytes:
-    """The whole body. Raises `CopilotError` with too_large or invalid_request."""
+    """The whole body. Raises TimeoutError, or `CopilotError` (too_large, invalid_request)."""
     if "Content-Encoding" in request.headers:
         raise CopilotError(
             "compressed bodies are not accepted",
@@ -44,17 +44,10 @@ async def read_body(request: web.Request, most: int) -> bytes:
     body = bytearray()
     if (request.content_length or 0) > most:
         raise _too_large(most)
-    try:
-        async for data in paced(request):
-            body += data
-            if len(body) > most:
-                raise _too_large(most)
-    except TimeoutError as error:
-        raise CopilotError(
-            "the request's body came too slowly",
-            remedy=f"send at least {LEAST_RATE} bytes a second",
-            code=ErrorCode.INVALID_REQUEST,
-        ) from error
+    async for data in paced(request):
+        body += data
+        if len(body) > most:
+            raise _too_large(most)
     return bytes(body)
 
 

@@ -113,10 +113,20 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if error.status < 400:
             raise
         return _from_http(error)
-    except (ConnectionError, TimeoutError):
+    except ConnectionError:
         raise
+    except TimeoutError:
+        return problem_response(_too_slow(), {"Connection": "close"})
     except Exception as error:  # noqa: BLE001 - the last line of defence, it is logged
         return _unexpected(error)
+
+
+def _too_slow() -> CopilotError:
+    return CopilotError(
+        "the request's body came too slowly",
+        remedy="go on from where it was cut; HEAD says how much is here",
+        code=ErrorCode.UNAVAILABLE,
+    )
 
 
 def printable(text: str, most: int) -> str:

@@ -48,6 +48,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     )  # fmt: skip
     for check in checks:
         yield check(settings)
+    yield from asyncio.run(_adapters(settings))
 
 
 def _data_dir(settings: Settings) -> Finding:
@@ -123,6 +124,22 @@ def _clock(_: Settings) -> Finding:
     if now.tm_year < _PRODUCT_YEAR:
         return Finding("clock", shown, "set the clock: tokens and links go by it")
     return Finding("clock", shown)
+
+
+async def _adapters(settings: Settings) -> list[Finding]:
+    from job_manager_adapter.app import build_adapters
+
+    try:
+        adapters = build_adapters(settings)
+    except CopilotError as error:
+        return [Finding("adapters", error.message, error.remedy)]
+    found = []
+    for name, adapter in adapters.items():
+        for item in await adapter.doctor():
+            remedy = "" if item.good else item.remedy or "see docs of the adapter"
+            found.append(Finding(f"experiment {name}, {item.subject}", item.message, remedy))
+        await adapter.close()
+    return found
 
 
 def _existing(path: Path) -> Path:

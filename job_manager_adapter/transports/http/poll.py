@@ -14,6 +14,8 @@ from job_manager_adapter.api.body import read_model
 from job_manager_adapter.transports.http.door import PilotDoor
 
 LONGEST_WAIT = 25.0
+LOOK_SECONDS = 5.0
+"""How often it is seen whether the pilot still waits."""
 
 
 class PollRoute:
@@ -35,24 +37,25 @@ class PollRoute:
         else:
             session = self._door.pilots.session(pilot, frame.session)
         session.receive(frame)
-        reply = await self._waiting(session.next(wait))
+        reply = await self._waiting(request, session.next(wait))
         if reply is None:
             return web.Response(status=204)
         body = reply.model_dump_json(exclude_defaults=True).encode()
         return web.Response(body=body, content_type="application/json")
 
     async def _waiting(
-        self, answer: Coroutine[Any, Any, ManagerFrame | None]
+        self, request: web.Request, answer: Coroutine[Any, Any, ManagerFrame | None]
     ) -> ManagerFrame | None:
-        """Waits where a stop of the manager can end it."""
+        """Waits until the pilot hangs up or the manager stops."""
         task = asyncio.create_task(answer)
         self._door.polls.add(task)
         try:
-            await asyncio.wait({task})
+            while not task.done() and request.transport and not request.transport.is_closing():
+                await asyncio.wait({task}, timeout=LOOK_SECONDS)
         finally:
             self._door.polls.discard(task)
             task.cancel()
-        if task.cancelled():
+        if not task.done() or task.cancelled():
             raise CopilotError(
                 "the manager is stopping",
                 remedy="attach again with a back-off",

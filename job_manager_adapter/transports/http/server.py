@@ -23,7 +23,7 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
-STOP_SECONDS = 3.0
+STOP_SECONDS = 2.0
 
 
 def add_pilot_routes(application: web.Application, door: PilotDoor) -> None:
@@ -75,7 +75,6 @@ class HttpServer:
         self._runner = web.AppRunner(
             application,
             access_log=None,
-            handler_cancellation=True,
             auto_decompress=False,
             keepalive_timeout=75.0,
             lingering_time=2.0,

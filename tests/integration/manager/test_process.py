@@ -4,12 +4,20 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from copilot_agent.protocol.job import JobSpec, JobState, Phase
 from job_manager_adapter.client import Client
@@ -97,6 +105,90 @@ async def test_it_starts_writes_its_files_and_stops(config: Path, number: int) -
         assert server.memory_mib() < 90
         assert await stop(server, number) == 0
         assert not (data / "manager.url").exists()
+
+
+async def test_a_taken_port_and_a_wrong_certificate_are_one_clear_line(
+    config: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        code, _, err = await run(config, "serve", "--port", port)
+    assert (code, "--port" in err, "Traceback" in err) == (1, True, False)
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    code, _, err = await run(config, "serve", "--tls-cert", str(junk), "--tls-key", str(junk))
+    assert (code, "PEM" in err, "Traceback" in err) == (1, True, False)
+
+
+async def test_it_stops_at_once_whatever_hangs_on_it(config: Path) -> None:
+    _, out, _ = await run(config, "enrolment", "create", "--count", "2", "--output", "quiet")
+    secrets = out.split()
+    async with serving(config) as server, aiohttp.ClientSession(server.url) as http:
+        headers = {"Authorization": f"Bearer {server.token}"}
+        listener = await http.get("/api/v1/events", headers=headers)
+        talker, poller = FakePilot(http), FakePilot(http)
+        await talker.enrol(secrets[0])
+        await poller.enrol(secrets[1])
+        await poller.poll()
+        waiting = asyncio.create_task(poller.poll(wait=25))
+
+        async def half() -> AsyncIterator[bytes]:
+            yield b"half"
+            await asyncio.Event().wait()
+
+        upload = headers | {"Upload-Offset": "0", "Upload-Length": "100"}
+        url = f"/api/v1/files/{'0' * 64}"
+        hanging = asyncio.create_task(http.put(url, data=half(), headers=upload))
+        async with talker.connect() as web_socket:
+            await talker.say(web_socket)
+            await talker.hear(web_socket)
+            assert await stop(server, signal.SIGTERM) == 0
+        listener.close()
+        hanging.cancel()
+        await asyncio.gather(waiting, hanging, return_exceptions=True)
+
+
+async def test_tls(config: Path, tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    with config.open("a") as file:
+        file.write(f'[server]\nport = 0\ntls_cert = "{certificate}"\ntls_key = "{key}"\n')
+    config.write_text(config.read_text().replace("[server]\nport = 0\n", "", 1))
+    trust = ssl.create_default_context(cafile=str(certificate))
+    async with serving(config) as server, aiohttp.ClientSession() as http:
+        assert server.url.startswith("https://")
+        async with http.get(f"{server.url}/livez", ssl=trust) as reply:
+            assert reply.status == 200
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await http.get(f"{server.url}/livez")
+
+
+def self_signed(directory: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and its key."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "manager")])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(address, critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    paths = directory / "cert.pem", directory / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
 
 
 async def test_kill_in_the_middle_of_a_job_loses_nothing(config: Path) -> None:
