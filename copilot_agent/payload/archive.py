@@ -20,7 +20,7 @@ from copilot_agent.payload.decompress import Stream, open_tar
 
 _PIECE = 1 << 18
 _BLOCK = 512
-_MAX_NAME_BYTES = 1024
+_MAX_NAME = 1024
 _MAX_PART_BYTES = 255
 _MAX_DEPTH = 32
 _MAX_EXTENSION_BYTES = 1 << 16
@@ -168,7 +168,7 @@ def safe_name(name: str) -> str:
 
     Raises ArchiveError for names that are absolute, lead upwards, or cannot be meant.
     """
-    if len(name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
+    if len(name) > _MAX_NAME:
         raise ArchiveError(f"the name {name[:40]!r}… is too long")
     if name.startswith("/") or "\\" in name or not name.isprintable():
         raise ArchiveError(f"the name {name!r} is absolute or has forbidden characters")

@@ -118,6 +118,14 @@ def plan(sandbox: Sandbox, job: JobSpec, attempt: int = 1) -> PayloadPlan:
     )
 
 
+def become(uid: int) -> None:
+    """Turns this process into an ordinary user's, for good."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as after a login
+
+
 def _in_child(work: Callable[[], T], uid: int) -> T:
     """Forks, becomes another user, and hands back the result or the error's text."""
     reader, writer = os.pipe()
@@ -125,10 +133,7 @@ def _in_child(work: Callable[[], T], uid: int) -> T:
     if pid == 0:
         code = 1
         try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as after a login
+            become(uid)
             os.write(writer, pickle.dumps(work()))
             code = 0
         except BaseException:  # noqa: BLE001 - the parent shows it
