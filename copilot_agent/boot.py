@@ -12,13 +12,13 @@ from copilot_agent.version import VERSION
 RUN = Path("/run/copilot")
 
 
-def next_epoch(directory: Path) -> int:
-    """Counts starts and resumes in this boot, from 1 on."""
+def next_epoch(directory: Path, at_least: int = 1) -> int:
+    """Counts starts and resumes in this boot."""
     file = directory / "epoch"
     try:
-        epoch = int(file.read_text()) + 1
+        epoch = max(int(file.read_text()) + 1, at_least)
     except (FileNotFoundError, ValueError):
-        epoch = 1
+        epoch = at_least
     new = file.with_name("epoch.new")
     new.write_text(str(epoch))
     new.replace(file)

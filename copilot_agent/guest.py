@@ -101,7 +101,6 @@ class Guest:
         return code
 
     async def _serve(self, welcome: Welcome) -> int:
-        self._set_clock(welcome.time)
         settings = Settings(
             manager=welcome.manager.rstrip("/"),
             state=self._directory,
@@ -182,7 +181,7 @@ class Guest:
                 self._vouched(message)
             case Resumed():
                 self._set_clock(message.time)
-                epoch = next_epoch(self._directory)
+                epoch = next_epoch(self._directory, self._channel.epoch + 1)
                 await self._channel.renew(epoch)
                 await self._net.reset(epoch)
                 self._post(ev.Resumed())
@@ -191,6 +190,7 @@ class Guest:
 
     def _renewed(self, epoch: int) -> None:
         """The launcher was away and is back, perhaps another one."""
+        next_epoch(self._directory, epoch)
         task = asyncio.create_task(self._net.reset(epoch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -170,6 +170,7 @@ class PilotCore:
                 return self._on_pause_soon(event, now)
             case ev.Resumed():
                 self._pause = None
+                self.status.say_again()
                 return self._attach_again(now)
             case ev.DrainAsked():
                 ending = given_back(

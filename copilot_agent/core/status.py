@@ -51,6 +51,10 @@ class Status:
 
     # ----- state
 
+    def say_again(self) -> None:
+        """The launcher may have been away, or be another one."""
+        self._said = None
+
     def tell(self, work: Work, link: Link, mood: str) -> list[Effect]:
         """Only what is new; with the counts when they changed."""
         state = State(
