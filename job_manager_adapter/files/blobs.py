@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from job_manager_adapter.files.durable import private_directory, sync_directory
+from job_manager_adapter.files.durable import make_directory, private_directory, sync_directory
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DAY = 86400.0
@@ -45,7 +45,7 @@ class BlobStore:
     def adopt(self, part: Path, sha256: str) -> None:
         """Moves a synced file, whose hash has been checked, to its place."""
         target = self.path(sha256)
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(target.parent)
         part.replace(target)
         os.utime(target)
         sync_directory(target.parent)
@@ -53,7 +53,7 @@ class BlobStore:
     def mark(self, owner: str, sha256: str) -> None:
         """Remembers that `owner` (an experiment's name, or "") brought this file."""
         path = self._mark_path(owner, sha256)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(path.parent)
         path.touch(mode=0o600)
         sync_directory(path.parent)
 

@@ -28,6 +28,14 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     sync_directory(path.parent)
 
 
+def make_directory(path: Path) -> None:
+    """Makes `path` and what is missing above it, so that a power cut does not undo it."""
+    missing = [step for step in (path, *path.parents) if not step.exists()]
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for step in missing:
+        sync_directory(step.parent)
+
+
 def private_directory(path: Path) -> Path:
     """`path` as a directory that only its owner may enter."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)

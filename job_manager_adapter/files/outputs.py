@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from copilot_agent.protocol.job import Output
-from job_manager_adapter.files.durable import private_directory, write_file
+from job_manager_adapter.files.durable import make_directory, private_directory, write_file
 
 _DAY = 86400.0
 _JOB = re.compile(r"j-[0-9a-z]{20}")
@@ -35,7 +35,7 @@ class OutputIndex:
 
     def put(self, job: str, attempt: int, output: Output) -> None:
         path = self._path(job, attempt, output.name)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(path.parent)
         write_file(path, output.model_dump_json().encode())
 
     def discard(self, job: str, attempt: int) -> None:

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from job_manager_adapter.files.blobs import BlobStore
-from job_manager_adapter.files.durable import private_directory, write_file
+from job_manager_adapter.files.durable import private_directory
 
 CHUNK = 256 * 1024
 _DAY = 86400.0
@@ -139,7 +139,7 @@ class Uploads:
         note = path.with_suffix(".json")
         if not path.exists() or _read_note(note) != about:
             self._drop(target.key)
-            write_file(note, json.dumps(about).encode())
+            note.write_text(json.dumps(about))
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         part = self._parts.get(target.key)
         if part is None or part.offset != path.stat().st_size:

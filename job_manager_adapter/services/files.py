@@ -205,7 +205,12 @@ class FileService:
         if not (candidates := await asyncio.to_thread(prepare)):
             return 0
         candidates -= await in_use()
-        return await asyncio.to_thread(lambda: sum(map(self._blobs.remove, candidates)))
+
+        def remove() -> int:
+            still = candidates & self._blobs.stale(blob_days)
+            return sum(map(self._blobs.remove, still))
+
+        return await asyncio.to_thread(remove)
 
     def _input_link(self, file: InputFile, now: float) -> InputLink:
         url = file.url

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -12,6 +13,7 @@ import pytest
 from yarl import URL
 
 from copilot_agent.protocol.job import JobSpec
+from job_manager_adapter.api import body as body_module
 from job_manager_adapter.app import Manager
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.files import hash_file
@@ -70,6 +72,21 @@ async def test_an_upload_goes_on_after_a_cut(
     output, path = manager.files.output(JOB, 1, "out/mass.txt")
     assert output.sha256 == SHA
     assert path.read_bytes() == DATA
+
+
+async def test_a_body_that_stops_is_ended_and_what_came_is_kept(
+    http: aiohttp.ClientSession, output_link: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_module, "SILENCE_SECONDS", 0.2)
+
+    async def half() -> AsyncIterator[bytes]:
+        yield DATA[:5000]
+        await asyncio.Event().wait()
+
+    async with http.put(output_link, data=half(), headers=upload_headers(DATA)) as reply:
+        assert (reply.status, await code_of(reply)) == (503, "unavailable")
+    async with http.head(output_link) as reply:
+        assert reply.headers["Upload-Offset"] == "5000"
 
 
 async def test_parts_and_repeats(http: aiohttp.ClientSession, output_link: str) -> None:
