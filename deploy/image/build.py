@@ -63,6 +63,7 @@ def build_image(
         "kernel": layers.kernel(), "initrd": layers.initrd(), "base": base,
         "agent": layers.agent(source),
     }  # fmt: skip
+    layers.prune(list(built.values()))
     key = _signing_key(key_file or cache / "signing-key.pem", create=key_file is None)
     manifest = _manifest(lock, built)
     _publish(manifest, built, key, out)
@@ -122,6 +123,7 @@ def _publish(
 ) -> None:
     """Layers first, manifest last: an interrupted build leaves the old image or a refused one."""
     out.mkdir(parents=True, exist_ok=True)
+    old = _layer_files(out)
     for role, layer in built.items():
         target = out / layer.shipped.name
         same = target.is_file() and files.sha256_file(target) == manifest.layer(role).sha256
@@ -131,3 +133,14 @@ def _publish(
     files.write_bytes(out / PUBLIC_KEY, public_pem(key.public_key()))
     files.write_bytes(out / SIGNATURE, sign_manifest(data, key))
     files.write_bytes(out / MANIFEST, data)
+    for name in old - {layer.file for layer in manifest.layers}:
+        (out / name).unlink(missing_ok=True)
+
+
+def _layer_files(out: Path) -> set[str]:
+    """What an earlier build left in `out`."""
+    try:
+        earlier = Manifest.model_validate_json((out / MANIFEST).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return set()
+    return {layer.file for layer in earlier.layers}

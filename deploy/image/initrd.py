@@ -8,7 +8,7 @@ GUEST_INIT = Path(__file__).parent / "guest" / "init"
 _DIRECTORY, _FILE, _LINK, _DEVICE = 0o040755, 0o100755, 0o120777, 0o020600
 _APPLETS = (
     "sh", "mount", "mkdir", "insmod", "switch_root", "cat", "ln", "chmod", "chown", "ip", "sleep",
-    "reboot", "echo", "mknod",
+    "reboot", "echo", "chroot", "umount",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The guest's kernel: the ELF inside Debian's bzImage, for booting by PVH, and its modules."""
+"""The guest's kernel: the ELF in Debian's bzImage, for booting by PVH, and its modules."""
 
 from __future__ import annotations
 
@@ -88,13 +88,4 @@ def _elf_end(elf: bytes) -> int:
     for index in range(programs):
         offset, _, _, size = struct.unpack_from("<QQQQ", elf, program + program_size * index + 8)
         ends.append(offset + size)
-    return max(ends)
-
-
-def pack(data: bytes) -> bytes:
-    """xz with the x86 filter and one block: for the wire; the launcher unpacks it once."""
-    filters = [
-        {"id": lzma.FILTER_X86},
-        {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 64 << 20},
-    ]
-    return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, filters=filters)
+    return int(max(ends))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.image import bytecode, files, initrd, kernel, tree, wheels
+from deploy.image import bytecode, files, initrd, kernel, packing, tree, wheels
 from deploy.image.contents import MODULES, SITE
 from deploy.image.debs import Debs
 from deploy.image.lock import REQUIREMENTS, Lock
@@ -58,8 +58,10 @@ class Layers:
             ("bytecode.py", "contents.py", "tree.py", "wheels.py"),
             *packages, REQUIREMENTS.read_bytes(), files.tree_fingerprint(tree.GUEST_FILES),
         )  # fmt: skip
-        self._base_key = _key(("layers.py",), self._tree_key, stamp)
-        self._kernel_key = _key(("kernel.py",), lock.kernel.model_dump_json(), ",".join(MODULES))
+        self._base_key = _key(("layers.py", "packing.py"), self._tree_key, stamp)
+        self._kernel_key = _key(
+            ("kernel.py", "packing.py"), lock.kernel.model_dump_json(), ",".join(MODULES)
+        )
         self._initrd_key = _key(
             ("initrd.py",), self._kernel_key, self._tree_key, initrd.GUEST_INIT.read_bytes(), stamp
         )
@@ -79,7 +81,7 @@ class Layers:
         elf = kernel.vmlinux(image)
         self._say(f"kernel: packing {len(elf) / 1e6:.1f} MB (half a minute)")
         (work / "vmlinux").write_bytes(elf)
-        (work / "vmlinux.xz").write_bytes(kernel.pack(elf))
+        (work / "vmlinux.xz").write_bytes(packing.pack(elf))
         (work / "modules").mkdir()
         for number, (name, data) in enumerate(modules.items()):
             (work / "modules" / f"{number:02}-{name}.ko").write_bytes(data)
@@ -93,7 +95,7 @@ class Layers:
             archive = initrd.make_initrd(busybox, named, self._lock.epoch)
             with files.fresh_directory(target) as work:
                 (work / "initrd").write_bytes(archive)
-                (work / "initrd.xz").write_bytes(kernel.pack(archive))
+                (work / "initrd.xz").write_bytes(packing.pack(archive))
             self._say(f"initrd: {len(named)} kernel modules, busybox, /init")
         return Built(target / "initrd.xz", target / "initrd")
 
@@ -124,15 +126,11 @@ class Layers:
         if not target.is_dir():
             root = self.base_tree()
             with files.fresh_directory(target) as work:
-                self._say("base: packing (a minute)")
                 plain = work / "base.squashfs"
-                squash(
-                    root,
-                    plain,
-                    self._lock.epoch,
-                    ("-comp", "zstd", "-Xcompression-level", "19", "-b", "256K"),
-                )
-        return Built(target / "base.squashfs", target / "base.squashfs")
+                squash(root, plain, self._lock.epoch, ("-noI", "-noD", "-noF", "-noX"))
+                self._say(f"base: packing {plain.stat().st_size / 1e6:.1f} MB (a minute)")
+                (work / "base.squashfs.xz").write_bytes(packing.pack(plain.read_bytes()))
+        return Built(target / "base.squashfs.xz", target / "base.squashfs")
 
     def agent(self, source: Path) -> Built:
         """The package in the directory `source`/copilot_agent, with bytecode."""
@@ -143,6 +141,13 @@ class Layers:
                 count = self._make_agent(source, work)
                 self._say(f"agent: {count} modules from {source.name}")
         return Built(target / "agent.squashfs", target / "agent.squashfs")
+
+    def prune(self, used: list[Built]) -> None:
+        """Forget layers that this build did not use; small agent layers stay."""
+        keep = {layer.plain.parent for layer in used} | {self.base_tree()}
+        for path in self._cache.iterdir():
+            if path not in keep and not path.name.startswith("agent-"):
+                shutil.rmtree(path)
 
     def _make_agent(self, source: Path, work: Path) -> int:
         root = work / "root"
