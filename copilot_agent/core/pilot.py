@@ -18,15 +18,15 @@ from typing import assert_never
 
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
-from copilot_agent.core import frames
-from copilot_agent.core.attempts import Ending, Stage
+from copilot_agent.core.attempts import Ending
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.errands import Errands
-from copilot_agent.core.link import Link, LinkState
+from copilot_agent.core.link import Link
+from copilot_agent.core.speech import Speech
 from copilot_agent.core.status import Status
 from copilot_agent.core.work import Work, abandoned, given_back
 from copilot_agent.protocol.capabilities import Capabilities
-from copilot_agent.protocol.frames import Command, CommandKind, ManagerFrame, Policy, Wants
+from copilot_agent.protocol.frames import Command, CommandKind, ManagerFrame
 from copilot_agent.protocol.guest import PauseOk
 from copilot_agent.protocol.job import FailureClass, Outcome
 
@@ -53,24 +53,16 @@ class Pause:
 
 class PilotCore:
     def __init__(self, capabilities: Capabilities, window: int, *, launcher: bool) -> None:
-        self.capabilities = capabilities
-        self.window = window
-        self.policy = Policy()
         self.work = Work(capabilities)
         self.link = Link()
         self.errands = Errands()
         self.status = Status(launcher)
+        self.speech = Speech(capabilities, window, self.work, self.link, self.errands, self.status)
         self.draining = False
         self.finished = False
         self._drain_deadline: tuple[float, Ending] | None = None
         self._leaving: Leaving | None = None
         self._pause: Pause | None = None
-        self._heartbeat_at: float | None = None
-        self._measuring = False
-        """A heartbeat waits for `Measured`."""
-        self._with_progress = False
-        self._reports_again = False
-        self._urgent = False
         self._token_due: float | None = None
         self._timer: float | None = None
 
@@ -119,7 +111,7 @@ class PilotCore:
                 self._timer = None
                 return []
             case ev.Measured():
-                return self._on_measured(event)
+                return self.speech.measured(event)
             case ev.ClockJumped():
                 note = do.Note(
                     "warning", f"the clock jumped by {event.seconds:.0f} s; attaching again"
@@ -132,11 +124,11 @@ class PilotCore:
         match event:
             case ev.TokenObtained():
                 self.status.pilot = event.pilot
-                self.policy = event.policy or self.policy
+                self.speech.set_policy(event.policy, now)
                 self._token_due = now + TOKEN_LIFE_USED * event.valid_seconds
                 return []
             case ev.Connected():
-                return self._attach(now) if self.link.connected(now) else []
+                return [self.speech.attach(now)] if self.link.connected(now) else []
             case ev.ConnectionLost():
                 return self._on_lost(event, now)
             case ev.FrameReceived():
@@ -150,7 +142,7 @@ class PilotCore:
     def _on_payload(self, event: ev.PayloadEvent) -> list[Effect]:
         match event:
             case ev.PayloadStarted():
-                self._with_progress = True
+                self.speech.with_progress = True
                 return self.work.payload_started(event)
             case ev.PayloadEnded():
                 return self.work.payload_ended(event)
@@ -159,7 +151,7 @@ class PilotCore:
                 return ([note] if event.problem else []) + self.work.report_spooled(event)
             case ev.LinksWanted():
                 if attempt := self.work.attempts.get(event.key):
-                    attempt.links_wanted = self._urgent = True
+                    attempt.links_wanted = self.speech.urgent = True
                 return []
             case _:
                 assert_never(event)
@@ -169,7 +161,7 @@ class PilotCore:
             case ev.PauseSoon():
                 return self._on_pause_soon(event, now)
             case ev.Resumed():
-                self._pause = None
+                self._forget_pause()
                 self.status.say_again()
                 return self._attach_again(now)
             case ev.DrainAsked():
@@ -199,8 +191,8 @@ class PilotCore:
         if self.finished:
             return effects
         effects += self.link.tick(now)
-        effects += self._heartbeat(now)
-        effects += self._flush(now)
+        effects += self.speech.heartbeat(now)
+        effects += self.speech.flush(now)
         effects += self.status.tell(self.work, self.link, self._mood)
         return effects + self._set_timer(now)
 
@@ -219,32 +211,19 @@ class PilotCore:
             if self._pause.ok_by is not None and now >= self._pause.ok_by:
                 effects += self._pause_ok()
             if now >= self._pause.until:
-                self._pause = None
-                self._urgent = True
+                self._forget_pause()
+                self.speech.urgent = True
         if self._token_due is not None and now >= self._token_due and self.link.attached:
             self._token_due = now + TOKEN_RETRY_SECONDS
             effects.append(do.RenewToken())
         return effects
-
-    def _heartbeat(self, now: float) -> list[Effect]:
-        due = self._heartbeat_at is not None and now >= self._heartbeat_at and self.link.attached
-        running = bool(self.work.running)
-        if due:
-            self._heartbeat_at = now + self.policy.heartbeat_seconds
-            self._reports_again = True
-            self._measuring = running
-            self._urgent = self._urgent or not running
-        if not running or not (due or self.status.measure_due(now)):
-            return []
-        self.status.measuring(now)
-        return [do.Measure()]
 
     def _set_timer(self, now: float) -> list[Effect]:
         pause = self._pause
         dues = [
             self.link.next_due,
             self.work.next_retry,
-            self._heartbeat_at if self.link.attached else None,
+            self.speech.next_due,
             self._token_due if self.link.attached else None,
             self.status.next_due if self.work.running else None,
             self._drain_deadline[0] if self._drain_deadline else None,
@@ -260,58 +239,14 @@ class PilotCore:
 
     # ----- conversation
 
-    def _attach(self, now: float) -> list[Effect]:
-        self._heartbeat_at = now + self.policy.heartbeat_seconds
-        self._reports_again = True
-        return [self._frame(now)]
-
     def _attach_again(self, now: float) -> list[Effect]:
         for attempt in self.work.attempts.values():
             attempt.report_sent = False
         return self.link.drop(now)
 
-    def _flush(self, now: float) -> list[Effect]:
-        self._urgent = self._urgent or self.work.news or self.errands.news
-        self._urgent = self._urgent or frames.unsent_reports(self.work.attempts.values())
-        if not self.link.attached or self.link.in_flight is not None or not self._urgent:
-            return []
-        return [self._frame(now)]
-
-    def _frame(self, now: float) -> Effect:
-        attaching = self.link.state is LinkState.ATTACHING
-        commands, receipts = self.errands.take()
-        frame = frames.build(
-            self.work.attempts.values(),
-            now,
-            wants=self._wants(),
-            all_reports=self._reports_again,
-            with_progress=self._with_progress or attaching,
-            session=self.link.session,
-            sequence=self.link.next_sequence(),
-            paused=self._pause is not None,
-            draining=self.draining or self._leaving is not None,
-            capabilities=self.capabilities if attaching else None,
-            commands_done=commands,
-            receipts_kept=receipts,
-        )
-        self._urgent = self._reports_again = self._with_progress = self.work.news = False
-        return do.SendFrame(frame)
-
-    def _wants(self) -> Wants:
-        if self.draining or self._leaving is not None:
-            return Wants(cores=0, memory_mib=0, disk_mib=0)
-        return Wants(
-            cores=self.capabilities.cores,
-            memory_mib=self.capabilities.memory_mib,
-            disk_mib=self.capabilities.disk_mib,
-            window=self.window,
-        )
-
     def _on_frame(self, frame: ManagerFrame, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        if frame.policy is not None:
-            self.policy = frame.policy
-            self._heartbeat_at = now + self.policy.heartbeat_seconds
+        self.speech.set_policy(frame.policy, now)
         for verdict in frame.verdicts:
             effects += self.work.verdict(verdict)
         for command in self.errands.new_commands(frame.commands):
@@ -381,9 +316,10 @@ class PilotCore:
     def _on_pause_soon(self, event: ev.PauseSoon, now: float) -> list[Effect]:
         until = now + event.seconds + PAUSE_DOUBT_SECONDS
         self._pause = Pause(until, ok_by=now + PAUSE_OK_SECONDS)
+        self.speech.paused = True
         if not self.link.attached:
             return self._pause_ok()
-        frame = self._frame(now)
+        frame = self.speech.frame(now)
         self._pause.sequence = self.link.sequence
         return [frame]
 
@@ -393,6 +329,10 @@ class PilotCore:
             return []
         return self._pause_ok()
 
+    def _forget_pause(self) -> None:
+        self._pause = None
+        self.speech.paused = False
+
     def _pause_ok(self) -> list[Effect]:
         if self._pause is not None:
             self._pause.ok_by = None
@@ -400,7 +340,8 @@ class PilotCore:
 
     def _drain(self, wanted: bool, seconds: float | None, ending: Ending, now: float) -> None:
         self.draining = wanted
-        self._urgent = True
+        self.speech.taking = not wanted and self._leaving is None
+        self.speech.urgent = True
         deadline = wanted and seconds is not None
         self._drain_deadline = (now + (seconds or 0.0), ending) if deadline else None
 
@@ -412,7 +353,8 @@ class PilotCore:
             self._leaving.deadline = min(deadline, self._leaving.deadline)
             return []
         self._leaving = Leaving(deadline, exit_code=0)
-        self._urgent = True
+        self.speech.taking = False
+        self.speech.urgent = True
         return [do.Note("info", message), *self.work.end_all(given_back(failure_class, message))]
 
     def _left(self, now: float) -> list[Effect]:
@@ -425,15 +367,3 @@ class PilotCore:
         self.finished = True
         effects = self.status.farewell(self.work)
         return [*effects, do.Disconnect(), do.Finish(self._leaving.exit_code)]
-
-    # ----- measures
-
-    def _on_measured(self, event: ev.Measured) -> list[Effect]:
-        for sample in event.samples:
-            attempt = self.work.attempts.get(sample.key)
-            if attempt is not None and attempt.stage is Stage.RUNNING:
-                attempt.sample = sample
-        if self._measuring:
-            self._measuring = False
-            self._urgent = self._with_progress = True
-        return self.status.progress(self.work)
