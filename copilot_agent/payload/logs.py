@@ -77,7 +77,7 @@ class LogFile:
                 self._ring.close()
 
     def tail(self, size: int) -> bytes:
-        """The last bytes printed, at most `size`; only before `close`."""
+        """The last bytes printed, at most `size` and half the limit; only before `close`."""
         if self._file == -1:
             return b""
         kept = self._total - self._half
@@ -85,10 +85,9 @@ class LogFile:
             start = max(0, self._total - size)
             return os.pread(self._file, self._total - start, start)
         tail = self._read_ring(max(0, kept - min(size, self._half)), kept)
-        if kept < size:
-            head = os.pread(self._file, size - kept, max(0, self._half - (size - kept)))
-            return head + tail
-        return tail
+        if kept > self._half or kept >= size:  # what lies before the ring is lost or not wanted
+            return tail
+        return os.pread(self._file, size - kept, max(0, self._half - (size - kept))) + tail
 
     def _stop(self) -> None:
         if self._loop is not None:

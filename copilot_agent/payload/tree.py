@@ -1,10 +1,12 @@
 """Measures, reads and removes a directory that belongs to a payload: nothing in it is trusted."""
 
+import errno
 import os
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from copilot_agent.payload.watchdog import MAX_DEPTH, MAX_FILES, Disk
@@ -52,7 +54,7 @@ def _walk(directory: Path) -> Iterator[Disk]:
     """Yields the sum so far, again and again; the last is the whole."""
     total = files = 0
     too_deep = False
-    stack: list[tuple[int, Iterator[os.DirEntry[str]]]] = []
+    stack: list[_Open] = []
     counted: set[int] = set()
     try:
         with suppress(OSError):  # the payload may have made it unreadable or removed it
@@ -61,7 +63,7 @@ def _walk(directory: Path) -> Iterator[Disk]:
             handle, entries = stack[-1]
             entry = next(entries, None)
             if entry is None:
-                os.close(stack.pop()[0])
+                _leave(stack)
                 continue
             with suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
@@ -78,20 +80,27 @@ def _walk(directory: Path) -> Iterator[Disk]:
             if files > MAX_FILES:
                 break
     finally:
-        for handle, _ in stack:
-            os.close(handle)
+        while stack:
+            _leave(stack)
     yield Disk(bytes=total, files=files, too_deep=too_deep)
 
 
-def _enter(
-    stack: list[tuple[int, Iterator[os.DirEntry[str]]]], name: str | Path, parent: int | None
-) -> None:
+_Open = tuple[int, "os._ScandirIterator[str]"]
+
+
+def _enter(stack: list[_Open], name: str | Path, parent: int | None) -> None:
     handle = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
         stack.append((handle, os.scandir(handle)))
     except OSError:
         os.close(handle)
         raise
+
+
+def _leave(stack: list[_Open]) -> None:
+    handle, entries = stack.pop()
+    entries.close()
+    os.close(handle)
 
 
 def open_beneath(directory: Path, name: str) -> int:
@@ -139,7 +148,6 @@ def hand_over(directory: Path, uid: int, gid: int) -> None:
 def remove_tree(path: Path) -> None:
     """Removes a directory whatever a payload built in it: nested without end, or unreadable.
 
-    Directories are moved up before they are emptied, so that depth does not matter.
     Raises OSError.
     """
     try:
@@ -149,42 +157,48 @@ def remove_tree(path: Path) -> None:
     if not stat.S_ISDIR(status.st_mode):
         path.unlink()
         return
-    _make_writable(path)
-    number = 0
-    while folders := _clear(path):
-        for name in folders:
-            folder = path / name
-            _make_writable(folder)
-            for child in _clear(folder):
-                number = _move_up(path, folder / child, number)
-            folder.rmdir()
+    if os.geteuid() != 0:
+        path.chmod(0o700)
+    top = os.open(path, _DIRECTORY)
+    try:
+        while _empty(top, top, 0):
+            pass
+    finally:
+        os.close(top)
     path.rmdir()
 
 
-def _move_up(top: Path, child: Path, number: int) -> int:
-    """Gives `child` a free name directly below `top`; returns the number used."""
-    _make_writable(child)
-    while True:
-        number += 1
-        target = top / f"removed-{number}"
-        if not os.path.lexists(target):
-            child.rename(target)
-            return number
-
-
-def _clear(folder: Path) -> list[str]:
-    """Unlinks all that is not a directory; returns the names of the directories."""
+def _empty(top: int, folder: int, depth: int) -> bool:
+    """Empties a directory. What lies too deep is moved up to the top; returns whether any did."""
+    moved = False
     with os.scandir(folder) as entries:
-        found = list(entries)
-    folders = []
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            folders.append(entry.name)
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if not is_directory:
+            os.unlink(name, dir_fd=folder)
+            continue
+        if os.geteuid() != 0:
+            os.chmod(name, 0o700, dir_fd=folder)
+        if depth >= MAX_DEPTH:
+            _move_up(top, folder, name)
+            moved = True
         else:
-            Path(entry.path).unlink()
-    return folders
+            child = os.open(name, _DIRECTORY, dir_fd=folder)
+            try:
+                moved = _empty(top, child, depth + 1) or moved
+            finally:
+                os.close(child)
+            os.rmdir(name, dir_fd=folder)
+    return moved
 
 
-def _make_writable(folder: Path) -> None:
-    if os.geteuid() != 0:
-        folder.chmod(0o700)
+def _move_up(top: int, folder: int, name: str) -> None:
+    """To a name that is free, or that of an empty directory, which it then replaces."""
+    for number in count():
+        try:
+            os.rename(name, f"removed-{number}", src_dir_fd=folder, dst_dir_fd=top)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        else:
+            return
