@@ -1,0 +1,65 @@
+import asyncio
+
+from job_manager_adapter.services.principals import Principal
+from job_manager_adapter.views import Event
+from tests.unit.job_manager_adapter.services.world import ALICE, LHC, OPERATOR, World
+
+
+async def take(world: World, principal: Principal, count: int, after: int = 0) -> list[Event]:
+    events: list[Event] = []
+    async with asyncio.timeout(5):
+        async for event in world.services.events.subscribe(principal, after):
+            events.append(event)
+            if len(events) == count:
+                break
+    return events
+
+
+async def test_a_jobs_life_is_told_in_order(world: World) -> None:
+    pilot = await world.pilot()
+    job = (await world.submit()).jobs[0]
+    await pilot.hear()
+    await pilot.run(job)
+    await pilot.finish(job)
+    await world.services.events.flush()
+    events = await take(world, LHC, 4)
+    assert [event.state for event in events] == ["waiting", "leased", "running", "succeeded"]
+    assert {event.subject for event in events} == {job}
+    kinds = [event.kind for event in await take(world, OPERATOR, 6)]
+    assert kinds == ["pilot", "pilot", "job", "job", "job", "job"]
+    later = await take(world, LHC, 1, after=events[2].id)
+    assert later == events[3:]
+
+
+async def test_live_events_reach_only_those_who_may_see(world: World) -> None:
+    mine = asyncio.create_task(take(world, ALICE, 1))
+    await asyncio.sleep(0)
+    await world.submit(experiment="lhc")
+    await world.submit(1, ALICE, experiment="alice")
+    await world.services.events.flush()
+    (event,) = await mine
+    assert event.experiment == "alice"
+
+
+async def test_ids_go_on_after_a_restart(world: World) -> None:
+    await world.submit()
+    await world.services.events.flush()
+    (first,) = await take(world, OPERATOR, 1)
+    await world.restart()
+    await world.submit()
+    await world.services.events.flush()
+    (second,) = await take(world, OPERATOR, 1, after=first.id)
+    assert second.id > first.id
+
+
+async def test_a_subscription_ends_with_the_service(world: World) -> None:
+    async def all_events() -> list[Event]:
+        return [event async for event in world.services.events.subscribe(OPERATOR, 0)]
+
+    task = asyncio.create_task(all_events())
+    await asyncio.sleep(0)
+    await world.submit()
+    await world.services.close()
+    async with asyncio.timeout(5):
+        events = await task
+    assert [event.state for event in events] == ["waiting"]
