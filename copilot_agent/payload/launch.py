@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from copilot_agent.payload.enclosure import MIB
+from copilot_agent.payload.namespaces import Namespaces
 from copilot_agent.payload.processes import MARK
 from copilot_agent.payload.watchdog import Limits
 from copilot_agent.protocol.job import FailureClass, JobSpec
@@ -67,6 +68,7 @@ class Start:
     identity: Identity
     entries: tuple[int, ...]
     limits: tuple[ResourceLimit, ...]
+    namespaces: Namespaces | None
     stdin: int
     stdout: int
     stderr: int
@@ -86,6 +88,8 @@ def spawn(start: Start) -> "subprocess.Popen[bytes]":
         for entry in start.entries:
             os.write(entry, b"0")
         _set_oom_score()
+        if start.namespaces is not None:
+            start.namespaces.enter()
         for which, value in start.limits:
             resource.setrlimit(which, (value, value))
         _drop_privileges(start.identity, last_capability)

@@ -13,6 +13,7 @@ from copilot_agent.payload import cgroups, launch
 from copilot_agent.payload.enclosure import MIB, Enclosure
 from copilot_agent.payload.launch import Identity, PayloadStartError, Start
 from copilot_agent.payload.logs import LogFile
+from copilot_agent.payload.namespaces import Namespaces, namespaces, namespaces_work
 from copilot_agent.payload.payload import Payload, PayloadEnd, kill_all, remove
 from copilot_agent.payload.processes import MARK, Process, ProcessTable, marked, owned_by, owner
 from copilot_agent.payload.tree import hand_over, remove_tree
@@ -57,6 +58,7 @@ class Sandbox:
         privileged = os.geteuid() == 0
         self._uid = uid if privileged else None
         self._gid = (uid if gid is None else gid) if privileged else None
+        self._private = self._uid is not None and namespaces_work()
         self._make_directories()
         digest = sha256(os.fsencode(self._scratch)).hexdigest()[:12]
         self._groups = cgroups.find_groups(f"copilot-{digest}")
@@ -146,6 +148,7 @@ class Sandbox:
                         enclosed=self._groups is not None,
                         own_uid=identity.uid is not None,
                     ),
+                    namespaces=self._namespaces(plan),
                     stdin=self._null,
                     stdout=logs[0].writer,
                     stderr=logs[1].writer,
@@ -173,8 +176,13 @@ class Sandbox:
             return Identity()
         return Identity(uid=self._uid + slot, gid=self._gid)
 
+    def _namespaces(self, plan: PayloadPlan) -> Namespaces | None:
+        if not self._private:
+            return None
+        return namespaces(plan.directory, launch.TEMPORARY, network=plan.spec.network)
+
     def _prepare(self, directory: Path, identity: Identity) -> None:
-        (directory / launch.TEMPORARY).mkdir(exist_ok=True)
+        (directory / launch.TEMPORARY).mkdir(mode=0o700, exist_ok=True)
         directory.chmod(0o700)
         if identity.uid is not None and identity.gid is not None:
             hand_over(directory, identity.uid, identity.gid)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,6 +134,39 @@ def test_staged_inputs_can_be_read_not_written(own_uid_lab: Lab) -> None:
         return job.stdout.read_bytes()
 
     assert own_uid_lab.do(work) == b"events\n"
+
+
+@root_only
+def test_shared_places_are_the_payloads_own(own_uid_lab: Lab) -> None:
+    """A file in /dev/shm is the payload's disk, and gone with it; a private key stays unseen."""
+    mine = Path("/dev/shm") / f"of-another-{own_uid_lab.uid}"
+    mine.write_text("x")
+    try:
+        script = "ls /dev/shm; echo x > /dev/shm/new; echo x > /var/tmp/new; ls .tmp"
+        run = own_uid_lab.run("sh", "-c", script)
+    finally:
+        mine.unlink()
+    assert (run.stdout, run.stderr) == (b"new\n", b"")
+    assert not Path("/dev/shm/new").exists()
+    assert not Path("/var/tmp/new").exists()
+
+
+CALL = """
+import socket, sys
+own = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(own.getsockname()).close()
+socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5).close()
+"""
+
+
+@root_only
+@pytest.mark.parametrize("network", [False, True])
+def test_only_a_job_with_network_reaches_what_listens_here(own_uid_lab: Lab, network: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        run = own_uid_lab.run("/usr/bin/python3", "-c", CALL, port, network=network)
+    assert (run.end.exit_code == 0) == network
+    assert (b"ConnectionRefusedError" in run.stderr) != network
 
 
 AGENT = """
