@@ -137,10 +137,16 @@ class Manager:
                 async with self._listening() as url, self._background():
                     yield url
             finally:
-                await self.services.close()
+                await self._close_services()
                 for adapter in self.adapters.values():
                     await adapter.close()
                 await self.store.close()
+
+    async def _close_services(self) -> None:
+        try:
+            await self.services.close()
+        except StoreError as error:  # jobs are committed by now; the rest still has to be closed
+            log.error("closing the services: %s", error)
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
@@ -275,7 +281,8 @@ class Manager:
             except (OSError, StoreError) as error:
                 log.warning("the clean-up of files failed: %s", error)
             else:
-                log.info("the clean-up of files freed %d bytes", freed)
+                if freed:
+                    log.info("the clean-up of files freed %d bytes", freed)
             await asyncio.sleep(_CLEAN_SECONDS)
 
     async def _inputs_in_use(self) -> set[str]:

@@ -1,7 +1,7 @@
 """The event stream, as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated
 
 from aiohttp import web
@@ -49,6 +49,9 @@ async def _forward(stream: AsyncIterator[Event], response: web.StreamResponse) -
             await response.write(line.encode())
     finally:
         coming.cancel()
+        await asyncio.wait({coming})
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 async def _next(stream: AsyncIterator[Event]) -> Event | None:

@@ -125,8 +125,24 @@ def complain(error: CopilotError) -> None:
         print(f"  → {error.remedy}", file=sys.stderr)
 
 
+def global_first(argv: Sequence[str]) -> list[str]:
+    """`--config` and `--data-dir` may stand anywhere; the parser wants them in front."""
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name not in ("--config", "--data-dir"):
+            rest.append(word)
+        elif equals:
+            front.append(word)
+        else:
+            front += [word, *([value] if (value := next(words, None)) is not None else [])]
+    return front + rest
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args(global_first(sys.argv[1:] if argv is None else argv))
     args.load_settings = settings_of
     try:
         with contextlib.suppress(BrokenPipeError):

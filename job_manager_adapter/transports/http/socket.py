@@ -12,6 +12,7 @@ from job_manager_adapter.api.auth import bearer
 from job_manager_adapter.api.problems import field_errors
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.transports.http.door import PilotDoor
+from job_manager_adapter.transports.http.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ _CLOSE_CODES = {
     ErrorCode.PROTOCOL_VERSION: MALFORMED,
 }
 _MOST_REASON = 120
+FRAMES_PER_SECOND, FRAME_BURST = 20.0, 200
+"""Beyond this a pilot is read more slowly, and its own socket fills up."""
 
 
 class SocketRoute:
@@ -80,8 +83,11 @@ class SocketRoute:
             raise _malformed("no frame came") from error
 
     async def _read(self, socket: web.WebSocketResponse, session: PilotSession) -> None:
+        loop, pace = asyncio.get_running_loop(), Pace(FRAMES_PER_SECOND, FRAME_BURST)
         while frame := await self._receive(socket):
             session.receive(frame)
+            if delay := pace.delay(loop.time()):
+                await asyncio.sleep(delay)
 
     async def _receive(self, socket: web.WebSocketResponse) -> PilotFrame | None:
         """The next frame, `None` at the end. Raises `CopilotError` for a malformed one."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -39,18 +40,26 @@ async def finish(pilot: FakePilot, offer: Offer) -> Any:
     return success(offer, tuple(outputs))
 
 
-async def check_done(manager: Manager, token: str, job: str, receipts: tuple[Receipt, ...]) -> None:
+async def check_done(
+    manager: Manager, token: str, job: str, receipts: tuple[Receipt, ...], directory: Path
+) -> None:
     """What the experiment sees afterwards."""
     async with Client(manager.url, token) as client:
         view = await client.jobs.show(job)
         assert view.state is JobState.SUCCEEDED
         assert {output.name for output in view.outputs} == {"mass.txt", "stdout.log", "stderr.log"}
+        target = await client.files.fetch_outputs(view, directory)
+        assert {path.name: path.read_bytes() for path in target}["mass.txt"] == MASS
+        log = await client.jobs.logs(job)
+        assert (log.text, log.live) == ("said\n", False)
     [receipt] = receipts
     assert receipt.statement.job == job
     verify_receipt(receipt, manager.signer.public_key)
 
 
-async def test_a_job_over_a_socket(manager: Manager, pilot: FakePilot, experiment: str) -> None:
+async def test_a_job_over_a_socket(
+    manager: Manager, pilot: FakePilot, experiment: str, tmp_path: Path
+) -> None:
     async with Client(manager.url, experiment) as client, pilot.connect() as socket:
         await pilot.say(socket)
         await pilot.hear(socket)
@@ -62,10 +71,12 @@ async def test_a_job_over_a_socket(manager: Manager, pilot: FakePilot, experimen
         frame = await pilot.hear_until(socket, "verdicts")
         assert frame.verdicts[0].verdict is VerdictKind.ACCEPTED
         receipts = frame.receipts or (await pilot.hear_until(socket, "receipts")).receipts
-    await check_done(manager, experiment, offer.job, receipts)
+    await check_done(manager, experiment, offer.job, receipts, tmp_path)
 
 
-async def test_a_job_over_polls(manager: Manager, pilot: FakePilot, experiment: str) -> None:
+async def test_a_job_over_polls(
+    manager: Manager, pilot: FakePilot, experiment: str, tmp_path: Path
+) -> None:
     async with Client(manager.url, experiment) as client:
         first = await pilot.poll()
         assert first is not None
@@ -79,7 +90,7 @@ async def test_a_job_over_polls(manager: Manager, pilot: FakePilot, experiment: 
     while answer is not None and not answer.receipts:
         answer = await pilot.poll(reports=())
     assert answer is not None
-    await check_done(manager, experiment, offer.job, answer.receipts)
+    await check_done(manager, experiment, offer.job, answer.receipts, tmp_path)
 
 
 async def test_a_newer_session_ends_the_older(pilot: FakePilot) -> None:

@@ -44,6 +44,18 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert str(path) in error
 
 
+def test_global_options_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["--data-dir", "/tmp/there", "config", "show"],
+        ["config", "--data-dir=/tmp/there", "show"],
+        ["config", "show", "--data-dir", "/tmp/there"],
+    ):
+        assert main(arguments) == 0
+        assert 'data_dir = "/tmp/there"' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["config", "show", "--data-dir"])
+
+
 def test_a_record_is_one_line() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "a\nb\x1b[31m\u202e\x00", (), None)
     line = OneLine("%(message)s").format(record)

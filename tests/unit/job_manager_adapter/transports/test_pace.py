@@ -1,0 +1,25 @@
+"""How fast one connection may talk."""
+
+import pytest
+
+from job_manager_adapter.transports.http.pace import Pace
+
+
+def test_a_burst_is_free_and_then_the_rate_holds() -> None:
+    pace = Pace(rate=10, burst=5)
+    assert [pace.delay(100.0) for _ in range(5)] == [0.0] * 5
+    assert pace.delay(100.0) == pytest.approx(0.1)
+    assert pace.delay(100.0) == pytest.approx(0.2)
+
+
+def test_silence_fills_the_bucket_but_no_further() -> None:
+    pace = Pace(rate=10, burst=5)
+    for _ in range(5):
+        pace.delay(100.0)
+    assert [pace.delay(10_000.0) for _ in range(5)] == pytest.approx([0.0] * 5)
+    assert pace.delay(10_000.0) == pytest.approx(0.1)
+
+
+def test_a_usual_heartbeat_never_waits() -> None:
+    pace = Pace(rate=20, burst=200)
+    assert all(pace.delay(float(second)) == 0 for second in range(1, 5000))
