@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from copilot_agent.core import events as ev
 from copilot_agent.identity import Grant
@@ -30,11 +30,13 @@ class Conversation:
         transport: Transport,
         grants: Grants,
         post: Callable[[ev.Event, int], None],
+        broken: Callable[[BaseException], None],
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._transport = transport
         self._grants = grants
         self._post = post
+        self._broken = broken
         self._chance = chance
         self._number = 0
         self._connection: asyncio.Task[None] | None = None
@@ -49,13 +51,13 @@ class Conversation:
     def connect(self, renew: bool) -> None:
         self._number += 1
         self._frames = asyncio.Queue()
-        self._connection = asyncio.create_task(self._run(self._number, renew), name="connection")
+        self._connection = self._spawn(self._run(self._number, renew))
 
     def disconnect(self) -> None:
         self._number += 1
         if self._connection is not None:
             self._connection.cancel()
-            self._closing = asyncio.create_task(self._close(self._closing, self._connection))
+            self._closing = self._spawn(self._close(self._closing, self._connection))
             self._connection = None
 
     def send(self, frame: PilotFrame) -> None:
@@ -63,7 +65,7 @@ class Conversation:
 
     def renew(self) -> None:
         if self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.create_task(self._renew(self._number), name="renewal")
+            self._renewal = self._spawn(self._renew(self._number))
 
     async def close(self) -> None:
         """Lets what was said last get out first."""
@@ -72,6 +74,16 @@ class Conversation:
             self._renewal.cancel()
         if self._closing is not None:
             await self._closing
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """What nobody expected ends the agent, loudly."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken(error)
 
     async def _run(self, number: int, renew: bool) -> None:
         try:

@@ -59,7 +59,7 @@ class Runtime:
         self._core = core
         self._spool = spool
         self._queue: asyncio.Queue[tuple[ev.Event, int | None] | BaseException] = asyncio.Queue()
-        self._conversation = Conversation(transport, grants, self._post_of)
+        self._conversation = Conversation(transport, grants, self._post_of, self._queue.put_nowait)
         links = FreshLinks(mover, lambda key: self.post(ev.LinksWanted(key)))
         stage_in, stage_out = staging(links)
         self._sandbox = sandbox

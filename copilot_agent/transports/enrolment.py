@@ -79,4 +79,6 @@ def _trouble(error: RefusedError) -> TransportTrouble:
 
 def describe(error: BaseException) -> str:
     """A short text for people, also of errors that have none of their own."""
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror is None:
+        error = error.os_error  # a dialer's own words, which the connector's text leaves out
     return str(error) or type(error).__name__

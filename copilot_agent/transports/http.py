@@ -143,6 +143,7 @@ class HttpTransport:
         async for frame in self._poll.frames():
             if self._poll_until < self._clock():
                 if await self._socket_passes():
+                    await self._poll.close()
                     raise TransportError(TransportTrouble.UNREACHABLE, "WebSockets pass again")
                 self._poll_until = self._clock() + SOCKET_AGAIN_SECONDS
             yield frame

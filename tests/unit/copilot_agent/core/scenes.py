@@ -124,8 +124,8 @@ def of(effects: list[Effect], kind: type[E]) -> list[E]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
-def attached(**options: bool) -> Scene:
-    scene = Scene(**options)  # type: ignore[arg-type]
+def attached(*, launcher: bool = False) -> Scene:
+    scene = Scene(launcher=launcher)
     scene.do(ev.Started())
     scene.attach()
     return scene

@@ -167,7 +167,7 @@ def test_uploads_that_go_on_failing_while_the_manager_is_there_fail_the_attempt(
     key = scene.start(1)
     scene.do(ended(key))
     failed = ev.StageOutFailed(key, FailureClass.STAGE_OUT, "HTTP 500", retryable=True)
-    reports = []
+    reports: list[do.SpoolReport] = []
     for _ in range(8):
         reports += of(scene.do(failed), do.SpoolReport)
         scene.do(ev.Tick(), after=61)
@@ -192,7 +192,7 @@ def test_an_unanswered_report_is_repeated_at_the_heartbeat_only() -> None:
     scene.finish(key)
     scene.sent()
     scene.hear(offers=(offer(2),))
-    assert scene.last_frame.reports == ()
+    assert not scene.last_frame.reports
     scene.sent()
     scene.do(ev.Tick(), after=31)
     scene.do(ev.Measured(()))
@@ -222,7 +222,7 @@ def test_an_old_session_is_not_listened_to() -> None:
 
 def test_reconnects_back_off_with_half_of_it_by_chance() -> None:
     scene = attached()
-    delays = []
+    delays: list[float] = []
     for _ in range(9):
         scene.do(lost())
         assert scene.core.link.connect_at is not None

@@ -1,0 +1,73 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from copilot_agent.core.events import Key
+from copilot_agent.fresh_links import FreshLinks
+from copilot_agent.protocol.frames import Links, OutputLink
+from copilot_agent.transports.base import FileMoveError, Moved
+from tests.unit.copilot_agent.core.scenes import job_id, offer
+
+KEY = Key(job_id(1), 1)
+
+
+class Mover:
+    """Takes only the URLs that are good."""
+
+    def __init__(self, *good: str) -> None:
+        self.good = set(good)
+        self.tried: list[str] = []
+
+    async def download(
+        self, url: str, target: Path, *, offset: int, max_bytes: int, progress: Moved | None = None
+    ) -> int:
+        self.check(url)
+        return 1
+
+    async def upload(
+        self, url: str, source: Path, *, sha256: str, size: int, progress: Moved | None = None
+    ) -> None:
+        self.check(url)
+
+    def check(self, url: str) -> None:
+        self.tried.append(url)
+        if url not in self.good:
+            raise FileMoveError("expired", retryable=True, link_expired=True)
+
+
+async def upload(links: FreshLinks, url: str) -> None:
+    await links.upload(url, Path("/dev/null"), sha256="0" * 64, size=0)
+
+
+async def test_fresh_links_are_asked_for_and_used_from_then_on() -> None:
+    mover, asked = Mover("http://new"), asyncio.Event()
+    links = FreshLinks(mover, lambda key: asked.set())
+    links.learn(KEY, offer(1))
+    old = offer(1).outputs[2]
+    move = asyncio.create_task(upload(links, old.url))
+    await asked.wait()
+    fresh = OutputLink(name=old.name, url="http://new", max_bytes=1)
+    links.use(Links(job=KEY.job, attempt=1, outputs=(fresh,)))
+    await move
+    await upload(links, old.url)
+    assert mover.tried == [old.url, "http://new", "http://new"]
+
+
+async def test_a_link_that_is_not_the_managers_just_fails() -> None:
+    links = FreshLinks(Mover(), lambda key: None)
+    with pytest.raises(FileMoveError):
+        await upload(links, "http://elsewhere/x")
+
+
+async def test_links_that_never_work_end_the_transfer() -> None:
+    def renew(key: Key) -> None:
+        fresh = OutputLink(name="result.txt", url="http://bad", max_bytes=1)
+        asyncio.get_running_loop().call_soon(
+            links.use, Links(job=KEY.job, attempt=1, outputs=(fresh,))
+        )
+
+    links = FreshLinks(Mover(), renew)
+    links.learn(KEY, offer(1))
+    with pytest.raises(FileMoveError, match="run out at once"):
+        await upload(links, offer(1).outputs[2].url)
