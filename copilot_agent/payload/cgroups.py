@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from resource import struct_rusage
@@ -19,6 +19,7 @@ from copilot_agent.payload.processes import send
 log = logging.getLogger(__name__)
 
 AGENT_GROUP = "copilot-agent"
+_NEEDED = frozenset({"memory", "pids"})
 _PERIOD = 100_000
 """Period of a CPU quota in µs, the kernel's own default."""
 
@@ -283,11 +284,9 @@ def _find_unified(name: str, own: Mapping[str, str], mounts: list[Mount]) -> Uni
     mount = next((each for each in mounts if each[0] == "cgroup2"), None)
     if mount is None or "" not in own:
         return None
-    parent = _group_path(mount, own[""])
-    if parent.name == AGENT_GROUP:
-        parent = parent.parent
-    wanted = {"memory", "pids", "cpu"} & _words(parent / "cgroup.controllers")
-    if not {"memory", "pids"} <= wanted:
+    parent = _unified_parent(mount[1], _group_path(mount, own[""]))
+    wanted = (_NEEDED | {"cpu"}) & _words(parent / "cgroup.controllers")
+    if not wanted >= _NEEDED:
         return None
     base = parent / name
     try:
@@ -297,10 +296,20 @@ def _find_unified(name: str, own: Mapping[str, str], mounts: list[Mount]) -> Uni
     except OSError as error:
         log.info("version 2 control groups cannot be used in %s: %s", parent, error)
         return None
-    return UnifiedGroups(base, frozenset(wanted))
+    return UnifiedGroups(base, wanted)
 
 
-def _enable(path: Path, wanted: set[str]) -> None:
+def _unified_parent(top: Path, own: Path) -> Path:
+    """The group below which ours are made: our own, or the one above.
+
+    Above if we stepped aside ourselves, or were put into a group of our own by someone who prepared
+    the top for its neighbours, as the guest does.
+    """
+    prepared = own.parent == top and _words(top / "cgroup.subtree_control") >= _NEEDED
+    return own.parent if prepared or own.name == AGENT_GROUP else own
+
+
+def _enable(path: Path, wanted: Set[str]) -> None:
     """Turns controllers on for the groups below `path`.
 
     A group with processes of its own may not do that, so this process steps aside if need be.
@@ -330,7 +339,7 @@ def _find_legacy(name: str, own: Mapping[str, str], mounts: list[Mount]) -> Lega
         with suppress(OSError):
             base.mkdir(exist_ok=True)
             bases[controller] = base
-    return LegacyGroups(bases) if {"memory", "pids"} <= bases.keys() else None
+    return LegacyGroups(bases) if bases.keys() >= _NEEDED else None
 
 
 def _write(path: Path, value: str) -> None:

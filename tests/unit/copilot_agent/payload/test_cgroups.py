@@ -78,6 +78,14 @@ def test_an_agent_that_stepped_aside_makes_groups_beside_itself(tree: Path) -> N
     assert cgroups._find_unified("copilot-x", {"": "/copilot-agent"}, mounts) is not None
 
 
+def test_the_guest_has_a_group_for_the_agent_and_prepares_the_top(tree: Path) -> None:
+    (tree / "agent").mkdir()
+    assert cgroups._unified_parent(tree, tree / "agent") == tree
+    assert cgroups._unified_parent(tree, tree / "agent/deeper") == tree / "agent/deeper"
+    (tree / "cgroup.subtree_control").write_text("cpu\n")
+    assert cgroups._unified_parent(tree, tree / "agent") == tree / "agent"
+
+
 def test_what_version_2_says(tmp_path: Path) -> None:
     files = {
         "cpu.stat": "usage_usec 2500000\nuser_usec 1\n",
