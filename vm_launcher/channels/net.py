@@ -15,6 +15,7 @@ _HIGH_WATER = 1024 * 1024
 _EVENTS_PER_SECOND = 5000
 _BURST_EVENTS = 20_000
 _BROKEN_EVENTS = 1000  # what a break of the protocol counts for
+_GARBAGE_BYTES = 1024  # as many before the connection has begun count for an event
 _LOOK_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._handshake is not None:
+            self._slow_down(len(data) / _GARBAGE_BYTES)
             data = self._shake_hands(self._handshake, data)
         if not data or self.streams is None:
             return
@@ -98,7 +100,7 @@ class Session(asyncio.Protocol):
         self.restart()
         self._shake_hands(cast(HostHandshake, self._handshake), data)
 
-    def _slow_down(self, events: int) -> None:
+    def _slow_down(self, events: float) -> None:
         seconds = self._pace.spend(events, self._loop.time())
         if seconds and self._wait is None:
             self._transport.pause_reading()

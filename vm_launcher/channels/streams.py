@@ -29,7 +29,7 @@ from vm_launcher.channels.pace import Pace
 from vm_launcher.egress import Egress, EgressRefusedError
 
 _CREDIT_BYTES = WINDOW_BYTES // 4
-_CLOSED = (h2.exceptions.StreamClosedError, KeyError)
+_CLOSED = (h2.exceptions.ProtocolError, KeyError)
 """A stream whose end h2 has seen already, while we are still at an earlier event of the batch."""
 _MAX_HELD_BYTES = 32 * 1024 * 1024
 _OPENINGS_PER_SECOND = 100
