@@ -51,23 +51,30 @@ def build_image(
     """Build into `out`; unchanged inputs cost only the check. Raises BuildError."""
     started = time.monotonic()
     check_tools()
-    cache.mkdir(parents=True, exist_ok=True)
-    cache, source = cache.resolve(), (agent or REPOSITORY / "copilot_agent").resolve()
+    source = (agent or REPOSITORY / "copilot_agent").resolve()
     if not (source / "__init__.py").is_file():
         raise BuildError(f"{source} is not a Python package", "name the tree with --agent-tree")
+    cache = cache.resolve()
+    with files.locked(cache, lambda: say("another build uses this cache, waiting for it")):
+        manifest = _build(cache, out, say, key_file, source)
+    say(f"image: serial {manifest.serial} in {out}, {time.monotonic() - started:.1f} s")
+    return manifest
+
+
+def _build(cache: Path, out: Path, say: Say, key_file: Path | None, source: Path) -> Manifest:
     debs = Debs(cache, say)
     lock = debs.effective(read_lock())
     layers = Layers(cache, lock, debs, say)
-    base = layers.base()
     built: dict[Role, Built] = {
-        "kernel": layers.kernel(), "initrd": layers.initrd(), "base": base,
+        "base": layers.base(),
+        "kernel": layers.kernel(),
+        "initrd": layers.initrd(),
         "agent": layers.agent(source),
-    }  # fmt: skip
+    }
     layers.prune(list(built.values()))
     key = _signing_key(key_file or cache / "signing-key.pem", create=key_file is None)
     manifest = _manifest(lock, built)
     _publish(manifest, built, key, out)
-    say(f"image: serial {manifest.serial} in {out}, {time.monotonic() - started:.1f} s")
     return manifest
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 
 from deploy.image.build import PUBLIC_KEY, build_image
 from deploy.image.debs import resolve
-from deploy.image.files import write_bytes
+from deploy.image.files import locked, write_bytes
 from deploy.image.lock import LOCK_FILE, REQUIREMENTS, read_lock, write_lock
 from deploy.image.problems import BuildError
 from deploy.image.wheels import lock_requirements
@@ -82,7 +82,6 @@ def show(manifest: Manifest) -> None:
 
 
 def _lock(cache: Path) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
     serial = read_lock().serial if LOCK_FILE.is_file() else 0
     installed = {
         str(found.metadata["Name"]): found.version for found in importlib.metadata.distributions()
@@ -114,7 +113,8 @@ def _run(args: argparse.Namespace) -> None:
         case "build":
             show(build_image(args.cache, args.out, _say, args.key, args.agent_tree))
         case "lock":
-            _lock(args.cache)
+            with locked(args.cache, lambda: _say("another build uses this cache, waiting")):
+                _lock(args.cache)
         case "show":
             show(parse_manifest(read_small(args.image / MANIFEST)))
         case _:
