@@ -56,10 +56,10 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--state", type=Path, required=True, metavar="DIR", help="keys, reports, scratch space"
     )
-    command.add_argument("--cores", type=_count, metavar="N", help="default: all there are")
-    command.add_argument("--memory", type=_count, metavar="MIB", help="for jobs; default: most")
+    command.add_argument("--cores", type=_positive, metavar="N", help="default: all there are")
+    command.add_argument("--memory", type=_positive, metavar="MIB", help="for jobs; default: most")
     command.add_argument(
-        "--disk", type=_count, metavar="MIB", help="for jobs; default: what is free"
+        "--disk", type=_positive, metavar="MIB", help="for jobs; default: what is free"
     )
     command.add_argument(
         "--payload-user",
@@ -72,6 +72,13 @@ def _count(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 1 << 24:
         raise argparse.ArgumentTypeError("must be between 0 and 16777216")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = _count(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 

@@ -25,11 +25,12 @@ class OwnHost:
     def __init__(self, runtime: Runtime, spool: Spool) -> None:
         self._runtime = runtime
         self._spool = spool
+        self._said = ""
 
     def tell(self, message: GuestMessage) -> None:
-        if isinstance(message, State):
-            held = f", {message.jobs_held} jobs held" if message.jobs_held else ""
-            log.info("%s%s", message.state, held)
+        if isinstance(message, State) and message.state != self._said:
+            self._said = message.state
+            log.info("%s", message.state)
 
     def keep_receipts(self, receipts: tuple[Receipt, ...]) -> None:
         try:

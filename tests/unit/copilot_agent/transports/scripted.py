@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,7 +72,9 @@ class ScriptedManager:
         self._sockets = 0
 
     @asynccontextmanager
-    async def running(self, port: int = 0) -> AsyncIterator["ScriptedManager"]:
+    async def running(
+        self, context: ssl.SSLContext | None = None
+    ) -> AsyncIterator["ScriptedManager"]:
         app = web.Application(client_max_size=1 << 26)
         app.add_routes(
             [
@@ -87,7 +90,7 @@ class ScriptedManager:
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
