@@ -13,6 +13,9 @@ from copilot_agent.protocol.frames import Policy
 from copilot_agent.protocol.ids import make_id
 
 
+_FIFTY_BITS = (1 << 50) - 1
+
+
 class Clock(Protocol):
     def time(self) -> float:
         """Unix time, for what people and other machines read."""
@@ -40,9 +43,14 @@ class Ids(Protocol):
 class RandomIds:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._chance = b""
 
     def make(self, kind: str) -> str:
-        return make_id(kind, self._clock.time(), secrets.randbits(50))
+        if not self._chance:  # one system call for many identifiers
+            self._chance = secrets.token_bytes(7 * 256)
+        chance = int.from_bytes(self._chance[:7], "big") & _FIFTY_BITS
+        self._chance = self._chance[7:]
+        return make_id(kind, self._clock.time(), chance)
 
     def secret(self) -> str:
         return secrets.token_urlsafe(32)

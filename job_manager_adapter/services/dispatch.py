@@ -136,7 +136,10 @@ class Dispatcher:
         return pilot
 
     def outbox(self, pilot: str) -> Outbox:
-        return self.outboxes.setdefault(pilot, Outbox())
+        outbox = self.outboxes.get(pilot)
+        if outbox is None:
+            outbox = self.outboxes[pilot] = Outbox()
+        return outbox
 
     def wake(self, pilot: str) -> None:
         session = self.sessions.get(pilot)

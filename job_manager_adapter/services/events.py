@@ -31,6 +31,8 @@ class Events:
         self._next = 1
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
         self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._writing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._next = await self._store.journal_last() + 1
@@ -72,7 +74,16 @@ class Events:
     async def flush(self) -> None:
         """What was emitted is in the journal, and then told."""
         self._wake.clear()
-        while batch := self._pending[:_BATCH]:
+        while self._pending:
+            self._writing = asyncio.create_task(self._write())
+            await asyncio.shield(self._writing)  # half a step would be written again later
+
+    async def _write(self) -> None:
+        """One batch, as one step: in the journal, told, and no longer pending."""
+        async with self._lock:
+            batch = self._pending[:_BATCH]
+            if not batch:
+                return
             entry = JournalEntry(batch[0].id, batch[-1].id, _EVENTS.dump_json(batch))
             try:
                 await self._store.append_journal(entry, self._keep)

@@ -1,4 +1,8 @@
 import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.views import Event
@@ -63,3 +67,25 @@ async def test_a_subscription_ends_with_the_service(world: World) -> None:
     async with asyncio.timeout(5):
         events = await task
     assert [event.state for event in events] == ["waiting"]
+
+
+async def test_a_flush_that_is_cancelled_is_not_written_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, append = asyncio.Event(), world.store.append_journal
+
+    async def slow(*args: Any) -> None:
+        await gate.wait()
+        await append(*args)
+
+    await world.submit()
+    monkeypatch.setattr(world.store, "append_journal", slow)
+    flush = asyncio.create_task(world.services.events.flush())
+    await asyncio.sleep(0.01)
+    flush.cancel()
+    closing = asyncio.create_task(world.services.events.close())
+    await asyncio.sleep(0)
+    gate.set()
+    await closing
+    entries: Sequence[object] = await world.store.journal(0, 10)
+    assert len(entries) == 1
