@@ -3,10 +3,13 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-from job_manager_adapter.api.application import API_ROUTES
+from aiohttp import web
+
+from job_manager_adapter.api.application import API_ROUTES, add_api
 from job_manager_adapter.api.openapi import openapi
+from job_manager_adapter.api.route import Doors
 from job_manager_adapter.views import Role
 
 DOCUMENT = json.loads(openapi(API_ROUTES, "1.2.3"))
@@ -34,6 +37,15 @@ def test_every_route_says_who_may_use_it() -> None:
         assert route.roles, f"{route.method} {route.path} is open to everybody"
         assert route.roles <= set(Role)
         assert Role.OPERATOR in route.roles
+
+
+def test_only_the_description_itself_is_open() -> None:
+    application = web.Application()
+    add_api(application, Doors(cast("Any", None), cast("Any", None), (), "", "1"))
+    served = {(route.method, route.resource.canonical) for route in application.router.routes()}  # type: ignore[union-attr]
+    declared = {(r.method, re.sub(r":[^}]*", "", r.path)) for r in API_ROUTES}
+    assert served - declared == {("GET", "/api/openapi.json")}
+    assert declared <= served
 
 
 def test_every_route_is_described_and_nothing_else() -> None:

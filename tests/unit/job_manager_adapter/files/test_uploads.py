@@ -3,10 +3,14 @@
 import asyncio
 import hashlib
 import os
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from job_manager_adapter.files.blobs import BlobStore
@@ -67,6 +71,32 @@ async def test_it_goes_on_after_a_cut(
     assert uploads.offset(TARGET.key) == half
     assert await uploads.receive(TARGET, half, body(DATA[half:])) == len(DATA)
     assert blobs.path(SHA).read_bytes() == DATA
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, len(DATA)), st.booleans(), st.booleans()), max_size=6)
+)
+@settings(max_examples=40, deadline=None)
+def test_any_series_of_cuts_and_restarts_ends_with_the_right_file(
+    steps: list[tuple[int, bool, bool]],
+) -> None:
+    async def play(root: Path) -> None:
+        blobs = BlobStore(root)
+        uploads = Uploads(root, blobs, floor_bytes=0)
+        for length, cut, restart in steps:
+            start = uploads.offset(TARGET.key)
+            piece = DATA[start : min(start + length, len(DATA) - 1)]
+            with suppress(ConnectionResetError):
+                await uploads.receive(TARGET, start, cut_body(piece) if cut else body(piece))
+            assert uploads.offset(TARGET.key) == start + len(piece)
+            if restart:
+                uploads = Uploads(root, blobs, floor_bytes=0)
+        start = uploads.offset(TARGET.key)
+        assert await uploads.receive(TARGET, start, body(DATA[start:])) == len(DATA)
+        assert blobs.path(SHA).read_bytes() == DATA
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(play(Path(directory)))
 
 
 async def test_another_offset_is_answered_with_the_right_one(uploads: Uploads) -> None:
