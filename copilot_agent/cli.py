@@ -136,6 +136,11 @@ def _run(arguments: argparse.Namespace, settings: "Settings") -> int:
     secret = read_secret(arguments.enrolment_file)
     ground = prepare(settings)
     offer = ground.capabilities
+    if arguments.disk and offer.disk_mib < arguments.disk:
+        raise ValueError(
+            f"{settings.scratch} has room for {offer.disk_mib} MiB of jobs, "
+            f"not for {arguments.disk}: lower --disk, or choose another --state"
+        )
     log.info(
         "%d cores, %d MiB, disk %d MiB for jobs", offer.cores, offer.memory_mib, offer.disk_mib
     )

@@ -14,6 +14,7 @@ MIB = 1 << 20
 AGENT_MIB = 128
 """Kept back for the agent where nobody says how much memory jobs may have."""
 SPARE_DISK_MIB = 256
+"""Left for logs and staged inputs."""
 _CPUINFO_BYTES = 1 << 16
 _FLAG = re.compile(r"^[a-z0-9_]{1,24}$")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -38,12 +39,13 @@ def probe(
     cpuinfo: Path = Path("/proc/cpuinfo"),
     meminfo: Path = Path("/proc/meminfo"),
 ) -> Capabilities:
-    """Raises ValueError if there is no room for any job."""
+    """Offers no more disk than there is, whatever is given."""
+    free_mib = max(0, _free_mib(scratch) - SPARE_DISK_MIB)
     flags, model = _cpu(cpuinfo)
-    capabilities = Capabilities(
+    return Capabilities(
         cores=given.cores or len(os.sched_getaffinity(0)),
         memory_mib=given.memory_mib or max(0, _memory_mib(meminfo) - AGENT_MIB),
-        disk_mib=given.disk_mib or max(0, _free_mib(scratch) - SPARE_DISK_MIB),
+        disk_mib=min(given.disk_mib or free_mib, free_mib),
         platform=_platform(),
         cpu_flags=flags,
         cpu_model=model,
@@ -52,11 +54,6 @@ def probe(
         image=given.image,
         confinement=confinement,
     )
-    if given.disk_mib and given.disk_mib > _free_mib(scratch):
-        raise ValueError(
-            f"{scratch} has {_free_mib(scratch)} MiB free, less than the {given.disk_mib} asked for"
-        )
-    return capabilities
 
 
 def _platform() -> str:

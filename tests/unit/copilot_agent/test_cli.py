@@ -60,6 +60,15 @@ def test_wrong_use_says_what_is_wrong(
     assert says in capsys.readouterr().err
 
 
+def test_more_disk_than_there_is_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COPILOT_ENROLMENT", "s" * 43)
+    state = ["--state", str(tmp_path), "--manager", "http://x"]
+    assert main(["run", *state, "--disk", "16000000"]) == 2
+    assert "lower --disk" in capsys.readouterr().err
+
+
 def test_payload_users_are_names_or_numbers() -> None:
     assert payload_user("200000").uid == 200000
     assert payload_user("nobody").uid > 0
