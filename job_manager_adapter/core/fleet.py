@@ -14,6 +14,13 @@ from job_manager_adapter.views import PilotState
 NOTHING = Wants(cores=0, memory_mib=0, disk_mib=0)
 
 
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    needs: Requirements
+    command: str
+    """Which tells the pilot; said no more once the pilot does not name the attempt."""
+
+
 @dataclass(slots=True, eq=False)
 class Pilot:
     id: str
@@ -38,7 +45,7 @@ class Pilot:
     """An operator said so."""
     retired: bool = False
     leases: dict[Key, Lease] = field(default_factory=dict)
-    doomed: dict[Key, Requirements] = field(default_factory=dict)
+    doomed: dict[Key, Doomed] = field(default_factory=dict)
     """Attempts it still holds although they are no longer its own; they take room until then."""
     reserved: Counter[int] = field(default_factory=Counter)
     """Claims under way, by class number."""
@@ -66,7 +73,8 @@ class Pilot:
         for lease in self.leases.values():
             if lease.takes_room:
                 yield lease.klass.requirements
-        yield from self.doomed.values()
+        for doomed in self.doomed.values():
+            yield doomed.needs
         for number, count in self.reserved.items():
             for _ in range(count):
                 yield self.reserved_needs[number]

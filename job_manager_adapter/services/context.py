@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from copilot_agent.protocol.frames import Policy
 from copilot_agent.protocol.ids import make_id
 
-
 _FIFTY_BITS = (1 << 50) - 1
 
 

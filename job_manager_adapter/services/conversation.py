@@ -16,7 +16,7 @@ from copilot_agent.protocol.frames import (
 from copilot_agent.protocol.frames import Links as LinksAnswer
 from copilot_agent.protocol.job import JobSpec, Phase, Requirements
 from job_manager_adapter.core.fleet import NOTHING, Pilot
-from job_manager_adapter.core.leases import Lease
+from job_manager_adapter.core.leases import Key, Lease
 from job_manager_adapter.services.dispatch import Dispatcher
 from job_manager_adapter.services.links import Links
 from job_manager_adapter.services.outbox import MAX_OFFERS
@@ -155,7 +155,7 @@ class Conversation:
     def _held(self, pilot: Pilot, holding: Sequence[Held], now: float) -> None:
         """Renews what is named and ours; what is not is to be abandoned."""
         starts = []
-        keys = set()
+        keys: set[Key] = set()
         offers = self._dispatcher.outbox(pilot.id).offers
         for held in holding:
             key = (held.job, held.attempt)
@@ -175,8 +175,7 @@ class Conversation:
                 starts.append(
                     Start(lease.job, lease.attempt, pilot.id, self._dispatcher.clock.time())
                 )
-        for key in [key for key in pilot.doomed if key not in keys]:
-            del pilot.doomed[key]
+        self._gone(pilot, keys)
         if starts:
             self._dispatcher.spawn(self._start(pilot, starts))
 
@@ -185,14 +184,17 @@ class Conversation:
         key = (held.job, held.attempt)
         if held.phase is Phase.REPORTING or key in pilot.doomed:
             return
-        self._dispatcher.command(
-            pilot.id,
-            CommandKind.ABANDON,
-            "this attempt is not leased to this pilot",
-            job=held.job,
-            attempt=held.attempt,
-        )
-        pilot.doomed[key] = _UNKNOWN_NEEDS
+        reason = "this attempt is not leased to this pilot"
+        self._dispatcher.doom(pilot, key, _UNKNOWN_NEEDS, CommandKind.ABANDON, reason)
+
+    def _gone(self, pilot: Pilot, keys: set[Key]) -> None:
+        """What is not held any more needs no command; one that was never said is said first."""
+        commands = self._dispatcher.outbox(pilot.id).commands
+        for key in [key for key in pilot.doomed if key not in keys]:
+            command = pilot.doomed[key].command
+            if command not in commands.unsaid:
+                commands.reflected(command)
+                del pilot.doomed[key]
 
     async def _start(self, pilot: Pilot, starts: list[Start]) -> None:
         try:
@@ -265,5 +267,5 @@ class Conversation:
                 inputs=self._links.inputs(item.job, spec, now),
                 outputs=self._links.outputs(item.job, item.attempt, spec, now),
             )
-            self._dispatcher.outbox(pilot.id).links.append(answer)
+            self._dispatcher.outbox(pilot.id).add_links(answer)
         self._dispatcher.wake(pilot.id)

@@ -11,8 +11,8 @@ from collections.abc import Coroutine, Iterable, Sequence
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Command, CommandKind
-from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec
-from job_manager_adapter.core.fleet import Fleet, Pilot
+from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec, Requirements
+from job_manager_adapter.core.fleet import Doomed, Fleet, Pilot
 from job_manager_adapter.core.leases import Key, Lease, Leases
 from job_manager_adapter.core.matching import Matcher, Pick, RequirementClass
 from job_manager_adapter.services.context import Clock, Config, Ids
@@ -58,6 +58,8 @@ class Dispatcher:
         self._classes: dict[int, RequirementClass] = {}
         self._picks: list[Pick] = []
         self._claiming = 0
+        self._stillborn: set[Key] = set()
+        """Attempts that ended before the answer to their claim was dealt with."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Start and end
@@ -146,10 +148,11 @@ class Dispatcher:
         if session is not None:
             session.wake()
 
-    def command(self, pilot: str, kind: CommandKind, reason: str = "", **more: object) -> None:
+    def command(self, pilot: str, kind: CommandKind, reason: str = "", **more: object) -> str:
         command = Command(id=self.ids.make("c"), kind=kind, reason=reason, **more)
         self.outbox(pilot).commands.put(command.id, command)
         self.wake(pilot)
+        return command.id
 
     def dismiss(
         self, pilots: Iterable[str], reason: ErrorCode, released: Sequence[Released]
@@ -173,6 +176,8 @@ class Dispatcher:
     def drop(self, key: Key) -> Lease | None:
         """The attempt has ended in the database."""
         lease = self.leases.drop(key)
+        if lease is None and self._claiming:
+            self._stillborn.add(key)
         if lease is not None and (pilot := self.fleet.get(lease.pilot)):
             pilot.leases.pop(key, None)
             self.outbox(pilot.id).offers.reflected(key)
@@ -184,9 +189,15 @@ class Dispatcher:
         pilot = self.fleet.get(lease.pilot) if lease else None
         if lease is None or pilot is None or pilot.retired:
             return
-        pilot.doomed[key] = lease.klass.requirements
-        self.command(pilot.id, kind, reason, job=key[0], attempt=key[1])
+        self.doom(pilot, key, lease.klass.requirements, kind, reason)
         self.refresh(pilot)
+
+    def doom(
+        self, pilot: Pilot, key: Key, needs: Requirements, kind: CommandKind, reason: str
+    ) -> None:
+        """The pilot holds, or may hold, what is not its own."""
+        command = self.command(pilot.id, kind, reason, job=key[0], attempt=key[1])
+        pilot.doomed[key] = Doomed(needs, command)
 
     def released(self, item: Released, failure_class: FailureClass) -> None:
         """A release was committed."""
@@ -266,6 +277,7 @@ class Dispatcher:
         wanted = Counter((pick.pilot, pick.klass.id) for pick in picks)
         at = self.clock.time()
         claims = [Claim(pilot, klass, count, at) for (pilot, klass), count in wanted.items()]
+        self._claiming += 1
         try:
             results: Sequence[Sequence[Claimed]] = await self.store.claim(claims)
         except StoreError as error:
@@ -276,6 +288,9 @@ class Dispatcher:
         for claim, claimed in zip(claims, results, strict=True):
             for got in claimed:
                 self._leased(claim.pilot, got)
+        self._claiming -= 1
+        if not self._claiming:
+            self._stillborn.clear()
         for name in {claim.pilot: None for claim in claims}:
             self.refresh(self.fleet.pilots[name])
             self.wake(name)
@@ -297,6 +312,8 @@ class Dispatcher:
         klass = self._classes[got.klass]
         self.matcher.learn(klass, got.priority, got.sequence + 1)
         self.matcher.add(klass, got.priority, -1, got.sequence + 1)
+        if (got.job, got.attempt) in self._stillborn:
+            return
         spec = JobSpec.model_validate_json(got.spec)
         now = self.clock.monotonic()
         lease = Lease(

@@ -105,14 +105,12 @@ class Events:
 
         A subscriber that falls far behind is caught up from the journal; ids have gaps.
         """
+        seen = after if after is not None else self._next - 1 - len(self._pending)
+        return self._follow(principal, seen)
+
+    async def _follow(self, principal: Principal, seen: int) -> AsyncIterator[Event]:
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._subscribers.add(queue)
-        seen = after if after is not None else self._next - 1 - len(self._pending)
-        return self._follow(principal, queue, seen)
-
-    async def _follow(
-        self, principal: Principal, queue: asyncio.Queue[Event | None], seen: int
-    ) -> AsyncIterator[Event]:
         try:
             async for event in self._catch_up(seen):
                 seen = event.id

@@ -108,5 +108,11 @@ class Housekeeping:
         while old := await dispatcher.store.finished_before(before, RETENTION_BATCH):
             for job, attempts in old:
                 for attempt in range(1, attempts + 1):
-                    await self._links.discard(job, attempt)
+                    await self._discard(job, attempt)
             await dispatcher.store.forget([job for job, _ in old])
+
+    async def _discard(self, job: str, attempt: int) -> None:
+        try:
+            await self._links.discard(job, attempt)
+        except OSError as error:
+            log.warning("files of %s, attempt %d stay: %s", job, attempt, error)

@@ -9,6 +9,7 @@ from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.leases import Key, Lease
 
 MAX_OFFERS, MAX_VERDICTS, MAX_COMMANDS, MAX_OTHERS = 64, 200, 1000, 200
+MAX_UNHEARD = 2000
 Name = TypeVar("Name")
 Thing = TypeVar("Thing")
 
@@ -64,6 +65,15 @@ class Outbox:
             or self.commands.unsaid
             or self.receipts.unsaid
         )
+
+    def add_verdict(self, verdict: Verdict) -> None:
+        """A pilot that reports and never listens costs no memory: the report comes again."""
+        self.verdicts.append(verdict)
+        del self.verdicts[:-MAX_UNHEARD]
+
+    def add_links(self, links: Links) -> None:
+        self.links.append(links)
+        del self.links[:-MAX_OTHERS]
 
     def repeat(self, before: float) -> None:
         for repeated in (self.offers, self.commands, self.receipts):

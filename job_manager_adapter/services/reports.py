@@ -98,7 +98,7 @@ class Reports:
             verdict=VerdictKind.REJECTED,
             reason=problem[:2000],
         )
-        self._dispatcher.outbox(pilot.id).verdicts.append(verdict)
+        self._dispatcher.outbox(pilot.id).add_verdict(verdict)
         self._dispatcher.wake(pilot.id)
 
     def _receipt(self, pilot: Pilot, lease: Lease, report: Report) -> Receipt | None:
@@ -126,7 +126,7 @@ class Reports:
 
     def _finished(self, pilot: Pilot, finish: Finish, result: Finished) -> None:
         report, outbox = finish.report, self._dispatcher.outbox(pilot.id)
-        outbox.verdicts.append(
+        outbox.add_verdict(
             Verdict(
                 job=report.job,
                 attempt=report.attempt,

@@ -19,6 +19,8 @@ from job_manager_adapter.views import Role
 
 log = logging.getLogger(__name__)
 BATCH = 200
+MAX_FAILURES = 3
+"""In one round; then the scheduler is taken to be away."""
 _OUTCOMES = {
     JobState.SUCCEEDED: Outcome.SUCCEEDED,
     JobState.FAILED: Outcome.FAILED,
@@ -54,6 +56,9 @@ class Upstream:
             except (UpstreamError, StoreError) as error:
                 log.warning("scheduler of %s: %s", self._experiment, error)
                 pause = min(pause * 2, 60.0 + seconds)
+            except Exception:  # others' code: its mistakes must not stop the manager
+                log.exception("adapter of %s", self._experiment)
+                pause = min(pause * 2, 60.0 + seconds)
             await asyncio.sleep(pause)
 
     async def sync(self) -> None:
@@ -63,10 +68,18 @@ class Upstream:
         await self._fetch()
 
     async def _tell(self) -> None:
-        store = self._dispatcher.store
+        store, failed = self._dispatcher.store, list[UpstreamError]()
         for due in await store.upstream_due(self._experiment, BATCH):
-            await self._tell_one(due)
+            try:
+                await self._tell_one(due)
+            except UpstreamError as error:  # one job's trouble does not hold up the others
+                failed.append(error)
+                if len(failed) == MAX_FAILURES:
+                    break
+                continue
             await store.upstream_told([(due.job, due.state)])
+        if failed:
+            raise failed[0]
 
     async def _tell_one(self, due: UpstreamDue) -> None:
         match due.state:

@@ -1,6 +1,7 @@
 """What a pilot sees and what becomes of its jobs."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,8 @@ from copilot_agent.protocol.job import FailureClass, JobState, Outcome, OutputFi
 from job_manager_adapter.services.context import from_base64url
 from job_manager_adapter.services.errors import SessionClosedError
 from job_manager_adapter.services.pilots import signed
-from job_manager_adapter.views import DrainRequest, PilotState
-from tests.unit.job_manager_adapter.services.world import LEASE, LHC, OPERATOR, World
+from job_manager_adapter.views import DrainRequest, PilotState, SubmitRequest
+from tests.unit.job_manager_adapter.services.world import LEASE, LHC, OPERATOR, World, spec
 
 
 def kinds(frame: object) -> list[CommandKind]:
@@ -377,3 +378,42 @@ async def test_after_a_rollback_the_pilot_is_offered_the_same_attempt(world: Wor
     await pilot.attach()
     await pilot.hear()
     assert (job, 1) in pilot.holding
+
+
+async def test_a_cancel_that_overtakes_the_claims_answer_wins(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, committed, gate = world.store.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(many: Any) -> Any:
+        result = await claim(many)
+        committed.set()
+        await gate.wait()
+        return result
+
+    monkeypatch.setattr(world.store, "claim", slow)
+    pilot = await world.pilot()
+    reply = await world.services.jobs.submit(LHC, SubmitRequest(jobs=(spec(),)))
+    await committed.wait()
+    await world.services.jobs.cancel(LHC, reply.jobs)
+    gate.set()
+    await world.settle()
+    assert await pilot.hear() is None
+    assert world.services.stats().leases_open == 0
+
+
+async def test_a_hostile_pilot_cannot_fill_the_memory(world: World) -> None:
+    pilot = await world.pilot()
+    for number in range(5):
+        pilot.holding = {(world.ids.make("j"), number + 1): Phase.RUNNING for _ in range(500)}
+        reports = tuple(pilot.report(world.ids.make("j")) for _ in range(200))
+        pilot.holding = {key: Phase.RUNNING for key in pilot.holding}
+        await pilot.say(reports=reports)
+    frames = 0
+    while await pilot.hear():
+        frames += 1
+    pilot.holding.clear()
+    await pilot.say()
+    await pilot.say()
+    outbox = pilot.session._conversation._dispatcher.outbox(pilot.id)
+    assert not outbox.commands.things and not outbox.verdicts
