@@ -84,10 +84,16 @@ class Streams:
         self._flush()
 
     def open(self, host: str, port: int, on_closed: Callable[[], None]) -> Stream:
-        """Asks for a connection; the stream's `answer` becomes its socket or an error."""
-        number = self._h2.get_next_available_stream_id()
+        """Asks for a connection; the stream's `answer` becomes its socket or an error.
+
+        Raises UnreachableError where HTTP/2 does not allow one more, or not such a name.
+        """
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._h2.send_headers(number, [(":method", "CONNECT"), (":authority", authority)])
+        try:
+            number = self._h2.get_next_available_stream_id()
+            self._h2.send_headers(number, [(":method", "CONNECT"), (":authority", authority)])
+        except h2.exceptions.ProtocolError as error:
+            raise UnreachableError(f"not_asked: {error}", host, port) from error
         stream = self._streams[number] = Stream(number, host, port, on_closed)
         self._flush()
         return stream

@@ -131,6 +131,7 @@ class NetServer:
     async def start(self) -> None:
         """Returns at once; the socket may come up later."""
         self._task = asyncio.create_task(self._serve())
+        self._task.add_done_callback(_report)
 
     async def reset(self, epoch: int | None = None) -> None:
         """Drops every stream: the guest has a new epoch, or its port was closed.
@@ -191,3 +192,8 @@ class NetServer:
     def _cut(self) -> None:
         if self._session is not None and self._session.streams is not None:
             self._session.streams.end_all()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the net channel has ended: %s", error)

@@ -121,6 +121,10 @@ class Guest:
         facts: dict[str, Any] = json.loads(found.message)
         return facts
 
+    async def cpu_seconds(self) -> float:
+        assert self.handle is not None
+        return (await self.driver.usage(self.handle)).cpu_seconds
+
     async def _listen(self) -> None:
         async for message in self.ctrl.messages():
             async with self.news:
@@ -189,16 +193,20 @@ async def test_a_guests_whole_conversation(vm: Guest) -> None:
 
     sequential = await vm.facts("sequential_seconds")
     await vm.facts("parallel")
+    cpu = [await vm.cpu_seconds()]
     came_in = await vm.facts("in_bytes")
+    cpu.append(await vm.cpu_seconds())
     size = came_in["in_bytes"]
     assert size == 30_000_000
     expected = hashlib.sha256((BLOCK * (size // len(BLOCK) + 1))[:size]).hexdigest()
     assert came_in["in_sha256"] == expected
     went_out = await vm.facts("out_same")
+    cpu.append(await vm.cpu_seconds())
     assert went_out["out_same"]
     assert vm.egress.bytes_in > size
     assert vm.egress.bytes_out > size
 
+    log.info("QEMU's CPU seconds: %.1f in, %.1f out", cpu[1] - cpu[0], cpu[2] - cpu[1])
     log.info("measured: %s", ready | sequential | came_in | went_out)
     await check_refusals(vm)
     await check_the_launchers_return(vm)

@@ -141,6 +141,7 @@ async def test_half_close_reaches_the_target_and_its_answer_the_guest(pair: Any)
         ("example.org", "not_listed"),
         ("2130706433", "malformed"),
         ("a b", "malformed"),
+        ("..", "malformed"),
     ],
 )
 async def test_what_is_not_listed_is_refused_and_counted(pair: Any, host: str, reason: str) -> None:
@@ -160,6 +161,14 @@ async def test_a_listed_target_that_nobody_serves_is_unreachable(pair: Any) -> N
     with pytest.raises(UnreachableError) as failed:
         await pair.guest.dial("127.0.0.1", target.port)
     assert failed.value.reason == "econnrefused"
+
+
+async def test_a_name_that_http_cannot_carry_is_unreachable(pair: Any) -> None:
+    await pair.start()
+    with pytest.raises(UnreachableError):
+        await pair.guest.dial("a\r\nb", 80)
+    with pytest.raises(EgressRefusedError):  # the connection is as good as before
+        await pair.guest.dial("example.org", 80)
 
 
 async def test_a_target_that_resets_shows_as_a_reset_not_as_an_end(pair: Any) -> None:
