@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import lzma
 import os
 import shutil
@@ -200,13 +201,24 @@ def _download(source: str, layer: Layer, part: Path, progress: Progress) -> None
         if getattr(response, "status", 200) != 206:
             done = 0
         with part.open("ab" if done else "wb") as out:
-            try:
-                while done <= layer.size and (data := response.read(_CHUNK)):
-                    out.write(data[: layer.size + 1 - done])
-                    done += len(data)
-                    progress(layer.file, done, layer.size)
-            except OSError as error:
-                raise ImageError(
-                    "image_missing", f"{layer.file}: the download broke off: {error}",
-                    "try again, it goes on where it stopped",
-                ) from None  # fmt: skip
+            while done <= layer.size and (data := _read(response, layer)):
+                out.write(data[: layer.size + 1 - done])
+                done += len(data)
+                progress(layer.file, done, layer.size)
+    if done < layer.size:
+        raise _broke_off(layer, f"{done} of {layer.size} bytes came")
+
+
+def _read(response: BinaryIO, layer: Layer) -> bytes:
+    try:
+        return response.read(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _broke_off(layer, str(error)) from None
+
+
+def _broke_off(layer: Layer, why: str) -> ImageError:
+    return ImageError(
+        "image_missing",
+        f"{layer.file}: the download broke off: {why}",
+        "try again, it goes on where it stopped",
+    )
