@@ -137,16 +137,15 @@ class Manager:
                 async with self._listening() as url, self._background():
                     yield url
             finally:
-                await self._close_services()
-                for adapter in self.adapters.values():
-                    await adapter.close()
-                await self.store.close()
+                await self._close()
 
-    async def _close_services(self) -> None:
+    async def _close(self) -> None:
         try:
             await self.services.close()
-        except StoreError as error:  # jobs are committed by now; the rest still has to be closed
-            log.error("closing the services: %s", error)
+            for adapter in self.adapters.values():
+                await adapter.close()
+        finally:
+            await self.store.close()
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
