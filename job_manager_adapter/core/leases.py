@@ -77,7 +77,7 @@ class Leases:
         lease.deadline = deadline
 
     def expired(self, now: float) -> list[Lease]:
-        """Leases that ran out; they stay until `drop`, and are named once."""
+        """Leases that ran out; they are named each time until they are dropped or renewed."""
         out: dict[Key, Lease] = {}
         while self._heap and self._heap[0][0] <= now:
             key = heapq.heappop(self._heap)[1]
@@ -88,6 +88,8 @@ class Leases:
                 heapq.heappush(self._heap, (lease.deadline, key))
             else:
                 out[key] = lease
+        for key, lease in out.items():
+            heapq.heappush(self._heap, (lease.deadline, key))
         return list(out.values())
 
     def next_deadline(self) -> float | None:

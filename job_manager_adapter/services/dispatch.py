@@ -233,12 +233,7 @@ class Dispatcher:
             Release(lease.job, lease.attempt, FailureClass.LEASE_LOST, message, at)
             for lease in late
         ]
-        try:
-            results = await self.store.release(wanted)
-        except StoreError:
-            for lease in late:
-                self.leases.renew(lease, self.clock.monotonic() + RETRY_SECONDS)
-            raise
+        results = await self.store.release(wanted)
         for lease, result in zip(late, results, strict=True):
             self.released(result, FailureClass.LEASE_LOST)
             if result.state is None and not lease.ending:

@@ -32,6 +32,15 @@ def test_renewal_moves_the_end_in_both_directions() -> None:
     assert leases.expired(60) == [one]
 
 
+def test_what_ran_out_is_named_until_it_is_dealt_with() -> None:
+    leases = Leases()
+    one = lease("a", 10)
+    leases.add(one)
+    assert leases.expired(11) == [one] and leases.expired(12) == [one]
+    leases.renew(one, 30)
+    assert leases.expired(13) == [] and leases.expired(30) == [one]
+
+
 def test_a_dropped_lease_does_not_expire() -> None:
     leases = Leases()
     leases.add(lease("a", 10))

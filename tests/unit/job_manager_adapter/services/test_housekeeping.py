@@ -1,0 +1,80 @@
+"""What happens without anybody asking."""
+
+import asyncio
+
+import pytest
+
+from copilot_agent.protocol.job import JobState
+from job_manager_adapter.store.base import StoreError
+from job_manager_adapter.store.records import Selected
+from tests.unit.job_manager_adapter.services.world import LEASE, OPERATOR, World
+
+
+async def until(world: World, subject: str, state: str) -> None:
+    async with asyncio.timeout(10):
+        async for event in world.services.events.subscribe(OPERATOR, 0):
+            if (event.subject, event.state) == (subject, state):
+                return
+
+
+async def test_it_runs_until_it_is_cancelled(world: World) -> None:
+    running = asyncio.create_task(world.services.run())
+    pilot = await world.pilot()
+    job = (await world.submit()).jobs[0]
+    await pilot.hear()
+    await until(world, job, "leased")
+    world.clock.advance(LEASE + 1)
+    async with asyncio.timeout(10):
+        while (await world.job(job)).state is not JobState.WAITING:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    await until(world, job, "waiting")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_store_in_trouble_delays_and_loses_nothing(world: World) -> None:
+    pilot = await world.pilot()
+    job = (await world.submit()).jobs[0]
+    await pilot.hear()
+    finish, failures = world.store.finish, iter([StoreError("no space"), None])
+
+    async def shaky(many: object) -> object:
+        if error := next(failures, None):
+            raise error
+        return await finish(many)  # type: ignore[arg-type]
+
+    world.store.finish = shaky  # type: ignore[method-assign, assignment]
+    report = pilot.report(job)
+    assert await pilot.say(reports=(report,)) is None  # no verdict: it was not committed
+    frame = await pilot.say(reports=(report,))
+    assert frame is not None and len(frame.verdicts) == 1
+    assert (await world.job(job)).state is JobState.SUCCEEDED
+
+
+async def test_an_expiry_that_fails_comes_again(world: World) -> None:
+    pilot = await world.pilot()
+    job = (await world.submit()).jobs[0]
+    await pilot.hear()
+    release = world.store.release
+
+    async def down(many: object) -> object:
+        raise StoreError("away")
+
+    world.store.release = down  # type: ignore[method-assign, assignment]
+    world.clock.advance(LEASE + 1)
+    with pytest.raises(StoreError):
+        await world.services.housekeeping.expire()
+    world.store.release = release  # type: ignore[method-assign]
+    world.clock.advance(2)
+    await world.services.housekeeping.expire()
+    assert (await world.job(job)).state is JobState.WAITING
+
+
+async def test_counters_that_went_wrong_are_read_again(world: World) -> None:
+    job = (await world.submit()).jobs[0]
+    await world.store.cancel([Selected(job, None, 1.0)])  # past the services
+    await world.pilot()
+    await world.settle()
+    assert world.services.stats().jobs_waiting == {"lhc": 1}
+    await world.services.housekeeping.recount()
+    assert world.services.stats().jobs_waiting == {}
