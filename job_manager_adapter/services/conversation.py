@@ -91,8 +91,7 @@ class Conversation:
             spec = lease.spec
             if spec is None:
                 break
-            size += sum(map(len, spec.command)) + 1000 * (2 + len(spec.inputs) + len(spec.outputs))
-            size += sum(len(key) + len(value) for key, value in spec.environment.items())
+            size += _size(spec)
             if offers and size > MAX_OFFER_BYTES:
                 break
             offers.append(
@@ -269,3 +268,10 @@ class Conversation:
             )
             self._dispatcher.outbox(pilot.id).add_links(answer)
         self._dispatcher.wake(pilot.id)
+
+
+def _size(spec: JobSpec) -> int:
+    """Bytes of an offer, roughly and rather too many."""
+    size = 1000 * (2 + len(spec.inputs) + len(spec.outputs)) + sum(map(len, spec.command))
+    size += sum(len(key) + len(value) for key, value in spec.environment.items())
+    return size + sum(len(file.url or "") for file in spec.inputs)

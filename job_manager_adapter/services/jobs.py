@@ -324,9 +324,10 @@ def _digest(request: SubmitRequest) -> str:
 
 
 def _size_problems(spec: JobSpec) -> Sequence[FieldError]:
-    size = sum(len(text.encode()) for text in spec.command)
-    size += sum(len(key) + len(value.encode()) for key, value in spec.environment.items())
+    size = len(spec.model_dump_json())
     if size <= MAX_SPEC_BYTES:
         return []
-    message = f"command and environment are {size} bytes; put data into an input file"
-    return [FieldError(field="command", message=f"{message} (at most {MAX_SPEC_BYTES})")]
+    parts = ("command", "environment", "inputs", "outputs", "labels")
+    largest = max(parts, key=lambda name: len(str(getattr(spec, name))))
+    message = f"the job is {size} bytes as JSON, at most {MAX_SPEC_BYTES}; put data into an input"
+    return [FieldError(field=largest, message=message)]

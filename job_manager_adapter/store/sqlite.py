@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -22,6 +23,8 @@ from job_manager_adapter.store.group import GroupWriter, store_error
 from job_manager_adapter.store.sqlite_fleet import FleetWrites
 from job_manager_adapter.store.sqlite_jobs import JobWrites
 
+READERS = 3
+"""Threads that read, so that a long list does not hold up a pilot that attaches."""
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _MIGRATION = re.compile(r"^(\d{4})_\w+\.sql$")
@@ -33,8 +36,9 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer = GroupWriter(self._connect)
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
-        self._reader: sqlite3.Connection | None = None
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
         self._jobs = JobWrites()
         self._fleet = FleetWrites(self._jobs)
 
@@ -60,9 +64,8 @@ class SqliteStore:
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.shutdown)
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        while self._opened:
+            self._opened.pop().close()
 
     async def backup(self, target: Path) -> None:
         await asyncio.to_thread(self._backup, target)
@@ -110,15 +113,21 @@ class SqliteStore:
         **kwargs: _P.kwargs,
     ) -> _T:
         def run() -> _T:
-            if self._reader is None:
-                self._reader = self._connect()
-                self._reader.execute("PRAGMA query_only = 1")
-            return query(self._reader, *args, **kwargs)
+            return query(self._reader(), *args, **kwargs)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, run)
         except sqlite3.Error as error:
             raise store_error(error) from error
+
+    def _reader(self) -> sqlite3.Connection:
+        """The connection of this reading thread."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+            connection.execute("PRAGMA query_only = 1")
+            self._opened.append(connection)
+        return connection
 
     # Jobs
 
