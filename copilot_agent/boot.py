@@ -4,9 +4,13 @@ Standard library only, and little of it: each import costs up to a second under 
 """
 
 import os
+import select
+import threading
+import time
 from pathlib import Path
 
 from copilot_agent.host_channel.hello import say_hello
+from copilot_agent.host_channel.ports import Port
 from copilot_agent.version import VERSION
 
 RUN = Path("/run/copilot")
@@ -25,11 +29,31 @@ def next_epoch(directory: Path, at_least: int = 1) -> int:
     return epoch
 
 
+class Arrival:
+    """Notes when the launcher's answer to hello comes, while this process is still importing.
+
+    Under emulation that takes many seconds, and the answer holds the time of day.
+    """
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self.monotonic: float | None = None
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._port.fileno(), select.POLLIN)
+        while not any(flags & select.POLLIN for _, flags in poll.poll(1000)):
+            time.sleep(0.02)  # an absent host makes poll return at once
+        self.monotonic = time.monotonic()
+
+
 def main() -> int:
     os.umask(0o077)
     RUN.mkdir(mode=0o700, parents=True, exist_ok=True)
     epoch = next_epoch(RUN)
     port = say_hello(VERSION, epoch, restarted=epoch > 1, timeout=600.0)
+    arrival = Arrival(port)
     from copilot_agent.guest import main as guest_main
 
-    return guest_main(port, epoch, RUN)
+    return guest_main(port, epoch, RUN, arrival)

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from copilot_agent import logs
 from copilot_agent.assembly import build, prepare
-from copilot_agent.boot import next_epoch
+from copilot_agent.boot import Arrival, next_epoch
 from copilot_agent.core import events as ev
 from copilot_agent.host_channel.ctrl import GuestChannel
 from copilot_agent.host_channel.net import NetChannel
@@ -66,10 +66,12 @@ class Guest:
         *,
         epoch: int,
         scratch: Path = SCRATCH,
+        arrival: Arrival | None = None,
         set_clock: Callable[[float], None] = set_system_clock,
     ) -> None:
         self._directory = directory
         self._scratch = scratch
+        self._arrival = arrival
         self._set_system_clock = set_clock
         self._channel = GuestChannel(
             port, agent_version=VERSION, epoch=epoch, on_renewed=self._renewed
@@ -174,7 +176,7 @@ class Guest:
     async def _hear_greeting(self, message: Welcome | Enrolment | Resumed) -> None:
         match message:
             case Welcome():
-                self._set_clock(message.time)
+                self._set_clock(message.time + self._delay())
                 if not self._welcome.done():
                     self._welcome.set_result(message)
             case Enrolment():
@@ -227,6 +229,13 @@ class Guest:
             )
         )
 
+    def _delay(self) -> float:
+        """How long ago the first welcome came; later ones are heard at once."""
+        arrival, self._arrival = self._arrival, None
+        if arrival is None or arrival.monotonic is None:
+            return 0.0
+        return time.monotonic() - arrival.monotonic
+
     def _set_clock(self, host_time: float) -> None:
         """The guest has no other source of time."""
         if abs(time.time() - host_time) > CLOCK_TOLERANCE_SECONDS:
@@ -240,14 +249,15 @@ def _resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def main(port: Port, epoch: int, directory: Path) -> int:
+def main(port: Port, epoch: int, directory: Path, arrival: Arrival) -> int:
     """Stays after a clean end until the launcher stops the guest: init would start it again."""
     logs.set_up("text")
-    code = asyncio.run(_run(port, epoch, directory))
+    code = asyncio.run(_run(port, epoch, directory, arrival))
     while code in (0, 3):
         time.sleep(3600)
     return code
 
 
-async def _run(port: Port, epoch: int, directory: Path) -> int:
-    return await Guest(port, NetChannel(epoch), directory, epoch=epoch).run()
+async def _run(port: Port, epoch: int, directory: Path, arrival: Arrival) -> int:
+    guest = Guest(port, NetChannel(epoch), directory, epoch=epoch, arrival=arrival)
+    return await guest.run()

@@ -1,13 +1,16 @@
 import json
 import logging
+import socket
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from copilot_agent.boot import next_epoch
+from copilot_agent.boot import Arrival, next_epoch
 from copilot_agent.cli import main
+from copilot_agent.host_channel.ports import Port
 from copilot_agent.settings import manager_url, payload_user
 from copilot_agent.version import VERSION
 
@@ -81,3 +84,18 @@ def test_a_managers_url_loses_its_slash() -> None:
 def test_epochs_count_on_over_starts(tmp_path: Path) -> None:
     assert [next_epoch(tmp_path), next_epoch(tmp_path), next_epoch(tmp_path, 10)] == [1, 2, 10]
     assert next_epoch(tmp_path) == 11
+
+
+def test_the_welcomes_arrival_is_noted_and_nothing_of_it_taken() -> None:
+    guest, launcher = socket.socketpair()
+    port = Port.over(guest)
+    begin = time.monotonic()
+    arrival = Arrival(port)
+    launcher.sendall(b"welcome")
+    while arrival.monotonic is None:
+        assert time.monotonic() < begin + 10
+        time.sleep(0.001)
+    assert begin <= arrival.monotonic <= time.monotonic()
+    assert port.read() == b"welcome"
+    port.close()
+    launcher.close()
