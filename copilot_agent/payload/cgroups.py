@@ -33,6 +33,9 @@ class Groups(Protocol):
     def leftovers(self) -> Iterator[tuple[str, Enclosure]]:
         """Groups that an earlier agent left behind, with their names."""
 
+    def close(self) -> None:
+        """Takes the place away if nothing is in it."""
+
 
 class UnifiedGroup:
     """Version 2."""
@@ -106,6 +109,9 @@ class UnifiedGroups:
     def leftovers(self) -> Iterator[tuple[str, UnifiedGroup]]:
         for path in _subdirectories(self._base):
             yield path.name, UnifiedGroup(path)
+
+    def close(self) -> None:
+        _remove(self._base)
 
 
 def unified_limits(bounds: Bounds, *, cpu: bool) -> dict[str, str]:
@@ -212,6 +218,10 @@ class LegacyGroups:
             for path in paths.values():
                 path.mkdir(exist_ok=True)
             yield name, LegacyGroup(paths)
+
+    def close(self) -> None:
+        for base in dict.fromkeys(self._bases.values()):
+            _remove(base)
 
 
 def legacy_limits(bounds: Bounds) -> dict[tuple[str, str], str]:

@@ -217,6 +217,8 @@ def environment(
         "HOME": str(directory),
         "TMPDIR": str(directory / TEMPORARY),
         "LANG": "C.UTF-8",
+        "USER": "payload",  # a slot's uid may have no entry in the password file
+        "LOGNAME": "payload",
         "COPILOT_CORES": str(spec.requirements.cores),
     }
     if spec.reproducible:

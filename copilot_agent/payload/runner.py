@@ -233,4 +233,7 @@ class Sandbox:
         return marked({MARK: str(self._scratch)})(process)
 
     def close(self) -> None:
+        """After the last payload's end."""
         os.close(self._null)
+        if self._groups is not None:
+            self._groups.close()
