@@ -191,7 +191,7 @@ class Conversation:
         commands = self._dispatcher.outbox(pilot.id).commands
         for key in [key for key in pilot.doomed if key not in keys]:
             command = pilot.doomed[key].command
-            if command not in commands.unsaid:
+            if command in commands.said_at or command not in commands.things:
                 commands.reflected(command)
                 del pilot.doomed[key]
 
