@@ -50,6 +50,12 @@ class Reporter:
         self.status.restore_seconds = self._since_boot()
         self._fresh_boot = False
 
+    def took(self, operation: str, seconds: float) -> None:
+        if operation == "PauseVm":
+            self.status.pause_seconds = round(seconds, 4)
+        elif operation == "SaveVm":
+            self.status.save_seconds = round(seconds, 3)
+
     def moved(self, state: State, finishing: bool, boots: int) -> None:
         status = self.status
         if (status.state, status.finishing, status.boots) != (state, finishing, boots):

@@ -61,7 +61,7 @@ class Launcher:
         self._vm = Vm(parts.rules)
         self._events: asyncio.Queue[ev.Event] = asyncio.Queue()
         self._handle: Handle | None = None
-        self._operations: asyncio.Queue[ev.Effect] = asyncio.Queue()
+        self._operations: asyncio.Queue[tuple[float, ev.Effect]] = asyncio.Queue()
         self._operation: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
@@ -149,9 +149,9 @@ class Launcher:
                 await self._keep(receipts)
             case ev.DestroyVm():
                 await self._overtake()
-                self._operations.put_nowait(effect)
+                self._operations.put_nowait((time.monotonic(), effect))
             case ev.BootVm() | ev.PauseVm() | ev.ResumeVm() | ev.SaveVm() | ev.RestoreVm():
-                self._operations.put_nowait(effect)
+                self._operations.put_nowait((time.monotonic(), effect))
             case _:
                 await self._tell(effect)
 
@@ -206,11 +206,12 @@ class Launcher:
 
     async def _work(self) -> None:
         while True:
-            effect = await self._operations.get()
+            asked, effect = await self._operations.get()
             self._operation = asyncio.create_task(self._operate(effect))
             await asyncio.wait([self._operation])
             if not self._operation.cancelled() and (error := self._operation.exception()):
                 raise error
+            self._parts.reporter.took(type(effect).__name__, time.monotonic() - asked)
 
     async def _overtake(self) -> None:
         """A destroy does not wait for what is under way or queued before it."""

@@ -15,6 +15,11 @@ GUEST_MEMORY_MIB = 192
 """What kernel and agent need; the rest of the VM's memory is for jobs."""
 
 
+def disk_for_jobs_mib(disk_mib: int) -> int:
+    """What is left of the scratch disk once the guest has made a file system on it."""
+    return disk_mib * 15 // 16 - 16
+
+
 class SettingsError(CopilotError):
     code = ErrorCode.INVALID_REQUEST
 

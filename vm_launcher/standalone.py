@@ -23,7 +23,7 @@ from vm_launcher.images import Image, load_image, read_public_key
 from vm_launcher.receipts import ReceiptFile
 from vm_launcher.report import Reporter
 from vm_launcher.runtime import Launcher, Parts
-from vm_launcher.settings import GUEST_MEMORY_MIB, Settings
+from vm_launcher.settings import GUEST_MEMORY_MIB, Settings, disk_for_jobs_mib
 from vm_launcher.state import StateDirectory, Status
 
 log = logging.getLogger("vm_launcher")
@@ -144,7 +144,7 @@ def _welcome(settings: Settings, image: Image) -> Welcome:
         manager=settings.manager,
         cores=settings.vm.cpus,
         memory_mib=settings.vm.memory_mib - GUEST_MEMORY_MIB,
-        disk_mib=settings.vm.disk_mib,
+        disk_mib=disk_for_jobs_mib(settings.vm.disk_mib),
         image=image.sha256,
         window=settings.window,
         ca_certificates=_certificates(settings.ca_file),

@@ -53,6 +53,9 @@ class Status(BaseModel):
     ready_seconds: float | None = None
     """From the start of the hypervisor to `ready`."""
     restore_seconds: float | None = None
+    pause_seconds: float | None = None
+    """From the guest's pause_ok to the stopped VM, of the latest pause."""
+    save_seconds: float | None = None
     agent_version: str = ""
     pilot: str = ""
     guest_state: str = ""

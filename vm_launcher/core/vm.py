@@ -10,6 +10,7 @@ from typing import assert_never
 from copilot_agent.protocol import guest
 from vm_launcher.core import events as ev
 from vm_launcher.core.events import Ask, Effect, Event, Outcome
+from vm_launcher.core.restarts import Restarts
 from vm_launcher.core.states import GUEST_IS_UP, MOVES, Rules, State, Wish
 
 _SLOW_REMEDY = (
@@ -32,11 +33,12 @@ class Vm:
         self._wish = Wish.RUN
         self._reason = ""
         self._greeted = False
+        self._ready = False
+        self._ready_awaited = False
         self._epoch: int | None = None
         self._boot_left = 0.0
         self._paused_at = 0.0
-        self._failures = 0
-        self._failed_at = 0.0
+        self._restarts = Restarts(rules)
         self._pause_under_way = False
         self._after_cleaning: ev.End | float = 0.0
         """How it ends, or the seconds until the next boot."""
@@ -79,7 +81,7 @@ class Vm:
             case ev.BootFailed(reason, remedy):
                 return self._boot_failed(f"the VM did not start: {reason}", remedy)
             case ev.Restored():
-                self._greeted = True
+                self._greeted = self._ready = True
                 self._move(State.PAUSED)
                 return self._settle(now)
             case ev.RestoreFailed(reason):
@@ -238,7 +240,7 @@ class Vm:
             case guest.Hello():
                 return self._hello(message, now)
             case guest.Ready():
-                return [ev.TellEnrolment(message.pilot_key)]
+                return self._is_ready(message)
             case guest.State():
                 return self._guest_state(message, now)
             case guest.PauseOk():
@@ -261,14 +263,31 @@ class Vm:
             self._epoch = hello.epoch
             effects.append(ev.RenewNet(hello.epoch))
         effects.append(ev.TellWelcome())
+        if hello.restarted:
+            self._ready = False
         if self.state is State.BOOTING:
             self._move(State.RUNNING)
         self._greeted = True
         if self.state is State.RUNNING:
-            self.deadline = None
+            self._await_ready(now)
         if self.finishing:
             effects.append(ev.TellDrain())
         return effects + self._settle(now)
+
+    def _await_ready(self, now: float) -> None:
+        """An agent that is started again and again does not get more time each time."""
+        if self._ready:
+            self.deadline = None
+        elif self.deadline is None or not self._ready_awaited:
+            self.deadline = now + 2 * self._boot_limit()
+        self._ready_awaited = not self._ready
+
+    def _is_ready(self, ready: guest.Ready) -> list[Effect]:
+        self._ready = True
+        if self.state is State.RUNNING and self._ready_awaited:
+            self._ready_awaited = False
+            self.deadline = None
+        return [ev.TellEnrolment(ready.pilot_key)]
 
     def _guest_state(self, said: guest.State, now: float) -> list[Effect]:
         if said.state in ("retired", "failed"):
@@ -308,7 +327,8 @@ class Vm:
             case State.BOOTING:
                 return self._no_hello()
             case State.RUNNING:
-                return self._over("the guest said nothing after it went on", now)
+                what = "did not get ready" if self._ready_awaited else "said nothing after a pause"
+                return self._over(f"the guest's agent {what}", now)
             case _:
                 return []
 
@@ -323,6 +343,7 @@ class Vm:
         self._move(State.BOOTING)
         self.boot += 1
         self._greeted, self._epoch = False, None
+        self._ready = self._ready_awaited = False
         return [ev.BootVm(self.boot, self.accelerator)]
 
     def _restore(self, saved_at: float) -> list[Effect]:
@@ -355,13 +376,10 @@ class Vm:
         return self._restart_later(reason, now)
 
     def _restart_later(self, reason: str, now: float) -> list[Effect]:
-        if now - self._failed_at > self._rules.stable_seconds:
-            self._failures = 0
-        self._failures, self._failed_at = self._failures + 1, now
-        if self._failures > self._rules.restarts:
-            said = f"the VM failed {self._failures} times in a row, last: {reason}"
+        wait = self._restarts.wait(now)
+        if wait is None:
+            said = f"the VM failed {self._restarts.failures} times in a row, last: {reason}"
             return self._clean(ev.End(Outcome.FAILED, said, _SLOW_REMEDY))
-        wait = min(self._rules.first_wait * 2 ** (self._failures - 1), self._rules.longest_wait)
         said = f"the VM is over: {reason}; next boot in {wait:.0f} s"
         return [ev.Say("error", said), *self._clean(wait)]
 

@@ -29,7 +29,7 @@ def heard(vm: Vm, message: guest.GuestMessage) -> ev.Heard:
 def running(rules: Rules | None = None) -> Vm:
     vm = Vm(rules or Rules())
     feed(vm, ev.Begin(), ev.Booted())
-    feed(vm, heard(vm, hello()))
+    feed(vm, heard(vm, hello()), heard(vm, guest.Ready(pilot_key=KEY)))
     assert vm.state is State.RUNNING
     return vm
 
@@ -51,9 +51,23 @@ def test_boot_hello_ready() -> None:
     assert feed(vm, ev.Begin()) == [ev.BootVm(1, "tcg")]
     assert feed(vm, ev.Booted(), now=3.0) == []
     assert vm.deadline == 123.0
-    assert feed(vm, heard(vm, hello(7))) == [ev.RenewNet(7), ev.TellWelcome()]
-    assert vm.deadline is None
+    assert feed(vm, heard(vm, hello(7)), now=10.0) == [ev.RenewNet(7), ev.TellWelcome()]
+    assert vm.deadline == 250.0
     assert feed(vm, heard(vm, guest.Ready(pilot_key=KEY))) == [ev.TellEnrolment(KEY)]
+    assert vm.deadline is None
+
+
+def test_an_agent_that_never_gets_ready_is_booted_anew() -> None:
+    vm = Vm(Rules())
+    feed(vm, ev.Begin(), ev.Booted())
+    feed(vm, heard(vm, hello(1)), now=10.0)
+    for epoch in range(2, 20):
+        again = guest.Hello(epoch=epoch, agent_version="1.0.0", restarted=True)
+        feed(vm, heard(vm, again), now=10.0 * epoch)
+    assert vm.deadline == 250.0, "starting again gains no time"
+    effects = feed(vm, ev.Tick(), now=250.0)
+    assert kinds(effects) == [ev.Say, ev.DestroyVm]
+    assert "did not get ready" in effects[0].text  # type: ignore[union-attr]
 
 
 def test_no_hello_in_time_is_tried_once_more_under_emulation() -> None:
