@@ -10,6 +10,7 @@ from typing import assert_never
 from copilot_agent.protocol import guest
 from vm_launcher.core import events as ev
 from vm_launcher.core.events import Ask, Effect, Event, Outcome
+from vm_launcher.core.endings import end_of
 from vm_launcher.core.restarts import Restarts
 from vm_launcher.core.states import GUEST_IS_UP, MOVES, Rules, State, Wish
 
@@ -293,23 +294,11 @@ class Vm:
         if said.state in ("retired", "failed"):
             if self.state not in (State.RUNNING, State.STOPPING, State.PAUSING):
                 return []
-            return self._clean(self._end_of(said))
+            return self._clean(end_of(said, self.finishing, self._wish))
         if said.state == "drained" and self.finishing and self._wish is not Wish.SAVE:
             self._wish = Wish.STOP
             return self._settle(now)
         return []
-
-    def _end_of(self, said: guest.State) -> ev.End:
-        if said.state == "failed":
-            return ev.End(
-                Outcome.FAILED,
-                f"the pilot gave up: {said.message or 'it said no reason'}",
-                "vm-launcher doctor checks the manager; an enrolment secret works once per host",
-                by_pilot=True,
-            )
-        if self.finishing or self._wish is not Wish.STOP:
-            return ev.End(Outcome.FINISHED, said.message or "the pilot has retired")
-        return ev.End(Outcome.STOPPED)
 
     # Time
 
