@@ -9,8 +9,8 @@ from typing import assert_never
 
 from copilot_agent.protocol import guest
 from vm_launcher.core import events as ev
-from vm_launcher.core.events import Ask, Effect, Event, Outcome
 from vm_launcher.core.endings import end_of
+from vm_launcher.core.events import Ask, Effect, Event, Outcome
 from vm_launcher.core.restarts import Restarts
 from vm_launcher.core.states import GUEST_IS_UP, MOVES, Rules, State, Wish
 

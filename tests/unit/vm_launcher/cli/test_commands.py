@@ -1,0 +1,54 @@
+"""The commands without a running launcher, and what is printed."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from vm_launcher.cli import main
+from vm_launcher.cli.run import JsonFormatter
+from vm_launcher.state import StateDirectory, Status
+
+
+@pytest.mark.parametrize("command", ["status", "pause", "resume", "save", "finish", "stop"])
+def test_without_a_launcher(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--state", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "no launcher runs" in said
+    assert "vm-launcher run" in said
+
+
+def test_status_of_a_launcher_that_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = Status(state="saved", outcome="saved", message="the VM is saved", credit_granted=2.5)
+    StateDirectory(tmp_path).write_status(status)
+    assert main(["status", "--state", str(tmp_path), "--watch"]) == 0
+    text = capsys.readouterr().out
+    assert "saved (no launcher runs)" in text
+    assert "2.50 from" in text
+
+
+def test_status_of_a_launcher_that_was_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    StateDirectory(tmp_path).write_status(Status(state="running", pid=4711))
+    assert main(["status", "--state", str(tmp_path), "--output", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pid"], found["state"]) == (0, "gone")
+    assert found["message"] == "the launcher ended without a word"
+
+
+def test_run_names_every_missing_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run"]) == 2
+    said = capsys.readouterr().err
+    for field in ("manager", "image", "image_key", "enrolment_file", "state"):
+        assert f"{field}: " in said
+
+
+def test_a_log_line_as_json() -> None:
+    record = logging.LogRecord("vm_launcher", logging.INFO, "", 0, "vm %s", ("running",), None)
+    assert json.loads(JsonFormatter().format(record))["message"] == "vm running"
