@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from copilot_agent.payload import cgroups, launch
+from copilot_agent.payload import group_search, launch
 from copilot_agent.payload.enclosure import MIB, Enclosure
 from copilot_agent.payload.launch import Identity, PayloadStartError, Start
 from copilot_agent.payload.logs import LogFile
@@ -61,7 +61,7 @@ class Sandbox:
         self._private = self._uid is not None and namespaces_work()
         self._make_directories()
         digest = sha256(os.fsencode(self._scratch)).hexdigest()[:12]
-        self._groups = cgroups.find_groups(f"copilot-{digest}")
+        self._groups = group_search.find_groups(f"copilot-{digest}")
         self._free = deque(range(SLOTS))
         """Slots by how long they have been free: zombies of the last payload count for its uid."""
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from copilot_agent.payload import cgroups
+from copilot_agent.payload import group_search
 from copilot_agent.payload.processes import MARK, marks, processes
 from copilot_agent.payload.runner import SLOTS, Payload, PayloadEnd, PayloadPlan, Sandbox
 from copilot_agent.payload.tree import remove_tree
@@ -81,7 +81,7 @@ class Lab:
     def sandbox(self) -> Sandbox:
         with pytest.MonkeyPatch.context() as patch:
             if self.kind != "groups":
-                patch.setattr(cgroups, "find_groups", lambda _: None)
+                patch.setattr(group_search, "find_groups", lambda _: None)
             return Sandbox(self.scratch, uid=None if self.kind == "user" else self.uid, gid=None)
 
     async def start(self, sandbox: Sandbox, job: JobSpec, attempt: int = 1) -> Payload:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from copilot_agent.payload import cgroups
+from copilot_agent.payload import group_search
 from copilot_agent.payload.cgroups import UnifiedGroup, legacy_limits, unified_limits
 from copilot_agent.payload.enclosure import Bounds
 
@@ -37,13 +37,13 @@ def test_limits_of_version_1() -> None:
 )
 def test_own_group_is_found_below_its_mount(root: str, own: str, path: str) -> None:
     mounts = f"29 23 0:26 {root} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
-    (mount,) = cgroups._mounts("1 2 0:3 / /proc rw - proc proc rw\n" + mounts)
-    assert cgroups._group_path(mount, own) == Path(path)
+    (mount,) = group_search._mounts("1 2 0:3 / /proc rw - proc proc rw\n" + mounts)
+    assert group_search._group_path(mount, own) == Path(path)
 
 
 def test_own_groups_of_both_versions() -> None:
     text = "9:cpu,cpuacct:/a\n3:name=systemd:/s\n0::/b\n"
-    assert cgroups._own_groups(text) == {
+    assert group_search._own_groups(text) == {
         "cpu": "/a",
         "cpuacct": "/a",
         "name=systemd": "/s",
@@ -63,27 +63,27 @@ def test_version_2_is_taken_where_memory_and_pids_are(tree: Path) -> None:
     mounts = [("cgroup2", tree, "/", frozenset[str]())]
     (tree / "copilot-x").mkdir()
     (tree / "copilot-x/cgroup.subtree_control").write_text("cpu memory pids\n")
-    groups = cgroups._find_unified("copilot-x", {"": "/"}, mounts)
+    groups = group_search._find_unified("copilot-x", {"": "/"}, mounts)
     assert groups is not None
     (tree / "copilot-x/old").mkdir()
     assert [name for name, _ in groups.leftovers()] == ["old"]
     (tree / "cgroup.controllers").write_text("hugetlb\n")
-    assert cgroups._find_unified("copilot-x", {"": "/"}, mounts) is None
+    assert group_search._find_unified("copilot-x", {"": "/"}, mounts) is None
 
 
 def test_an_agent_that_stepped_aside_makes_groups_beside_itself(tree: Path) -> None:
     mounts = [("cgroup2", tree, "/", frozenset[str]())]
     (tree / "copilot-x").mkdir()
     (tree / "copilot-x/cgroup.subtree_control").write_text("cpu memory pids\n")
-    assert cgroups._find_unified("copilot-x", {"": "/copilot-agent"}, mounts) is not None
+    assert group_search._find_unified("copilot-x", {"": "/copilot-agent"}, mounts) is not None
 
 
 def test_the_guest_has_a_group_for_the_agent_and_prepares_the_top(tree: Path) -> None:
     (tree / "agent").mkdir()
-    assert cgroups._unified_parent(tree, tree / "agent") == tree
-    assert cgroups._unified_parent(tree, tree / "agent/deeper") == tree / "agent/deeper"
+    assert group_search._unified_parent(tree, tree / "agent") == tree
+    assert group_search._unified_parent(tree, tree / "agent/deeper") == tree / "agent/deeper"
     (tree / "cgroup.subtree_control").write_text("cpu\n")
-    assert cgroups._unified_parent(tree, tree / "agent") == tree / "agent"
+    assert group_search._unified_parent(tree, tree / "agent") == tree / "agent"
 
 
 def test_what_version_2_says(tmp_path: Path) -> None:
