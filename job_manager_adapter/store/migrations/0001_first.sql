@@ -42,9 +42,12 @@ CREATE TABLE jobs (
     told TEXT
 ) STRICT;
 
-CREATE INDEX jobs_waiting ON jobs (class, priority DESC, sequence) WHERE state = 'waiting';
+-- state is in it so that counting needs no look at the rows.
+CREATE INDEX jobs_waiting ON jobs (class, priority DESC, sequence, state) WHERE state = 'waiting';
 CREATE INDEX jobs_open ON jobs (pilot) WHERE state IN ('leased', 'running');
 CREATE INDEX jobs_batch ON jobs (batch);
+CREATE INDEX jobs_adopted ON jobs (experiment)
+    WHERE upstream IS NOT NULL AND state IN ('waiting', 'leased', 'running');
 CREATE INDEX jobs_upstream ON jobs (experiment) WHERE upstream IS NOT NULL AND told IS NOT state;
 
 CREATE TABLE specs (
