@@ -45,6 +45,14 @@ def source_files(root: Path) -> list[Path]:
     return sorted(found)
 
 
+def normal_modes(root: Path) -> None:
+    """0755 or 0644 for everything, whatever the builder's umask is."""
+    for path in [root, *root.rglob("*")]:
+        if not path.is_symlink():
+            runs = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if runs else 0o644)
+
+
 def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Atomic."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -119,6 +119,7 @@ class Layers:
         checked = tree.check_libraries(root)
         self._say(f"base: the libraries of {checked} programs are complete")
         count = bytecode.compile_tree(root, root / "usr/lib", "/usr/lib")
+        files.normal_modes(root)
         self._say(f"base: {count} files of bytecode, compiled by the guest's Python")
 
     def base(self) -> Built:
@@ -157,8 +158,7 @@ class Layers:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         count = bytecode.compile_tree(self.base_tree(), root, AGENT_PATH)
-        for path in [root, *root.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        files.normal_modes(root)
         squash(root, work / "agent.squashfs", self._lock.epoch, ("-comp", "xz", "-b", "256K"))
         shutil.rmtree(root)
         return count

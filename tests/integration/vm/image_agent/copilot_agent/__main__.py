@@ -20,12 +20,13 @@ def read(path: str) -> str:
 
 def look() -> dict[str, object]:
     started = time.monotonic()
-    import aiohttp
-    import cryptography.hazmat.primitives.asymmetric.ed25519
-    import h2.connection
-    import pydantic
     import sqlite3
     import ssl
+
+    import aiohttp
+    import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
+    import h2.connection
+    import pydantic
 
     return {
         "type": "facts",
@@ -48,7 +49,7 @@ def look() -> dict[str, object]:
             for line in read("/proc/self/status").splitlines()
             if "VmRSS" in line
         ),
-        "interfaces": sorted(os.listdir("/sys/class/net")),
+        "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "scratch": os.statvfs("/scratch").f_bavail * os.statvfs("/scratch").f_frsize,
         "sysctl": {
             name: read(f"/proc/sys/{name}")
@@ -58,10 +59,10 @@ def look() -> dict[str, object]:
 
 
 def main() -> None:
-    with open(port("org.copilot.ctrl"), "wb", buffering=0) as ctrl:
+    with Path(port("org.copilot.ctrl")).open("wb", buffering=0) as ctrl:
         hello = {"type": "hello", "uptime": float(read("/proc/uptime").split()[0])}
         ctrl.write(json.dumps(hello).encode() + b"\n")
-        print("test agent: hello", flush=True)
+        sys.stdout.write("test agent: hello\n")
         ctrl.write(json.dumps(look()).encode() + b"\n")
         while True:
             time.sleep(1)

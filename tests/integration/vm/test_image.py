@@ -1,0 +1,180 @@
+"""The image: boots under software emulation, looks as promised, is the same built twice."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.image.build import PUBLIC_KEY, REPOSITORY, build_image
+from vm_launcher.images import Image, Manifest, load_image, read_public_key
+
+pytestmark = pytest.mark.vm
+
+CACHE = Path(os.environ.get("COPILOT_CACHE", REPOSITORY / ".cache")) / "image-build"
+TEST_AGENT = Path(__file__).parent / "image_agent" / "copilot_agent"
+BOOT_LIMIT_S = 120.0
+
+
+def build(cache: Path, out: Path, lines: list[str]) -> Manifest:
+    return build_image(cache, out, lines.append, agent=TEST_AGENT)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("image")
+    build(CACHE, out, [])
+    return out
+
+
+@pytest.fixture(scope="module")
+def image(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return load_image(
+        directory,
+        trusted_keys=[read_public_key(directory / PUBLIC_KEY)],
+        now=dt.datetime.now(dt.UTC),
+        state=tmp_path_factory.mktemp("state"),
+    )
+
+
+@dataclass
+class Guest:
+    """A running VM; lines of its ctrl port come from `read`, its console is a file."""
+
+    process: subprocess.Popen[bytes]
+    ctrl: Path
+    console: Path
+
+    def read(self, kind: str) -> dict[str, Any]:
+        """The next message of that type."""
+        limit = time.monotonic() + BOOT_LIMIT_S
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(BOOT_LIMIT_S)
+            link.connect(str(self.ctrl))
+            for line in link.makefile("rb"):
+                message: dict[str, Any] = json.loads(line)
+                if message["type"] == kind:
+                    return message
+                assert time.monotonic() < limit, self.console.read_text()
+        raise AssertionError(self.console.read_text())
+
+
+def start(image: Image, work: Path, memory: int, layers: tuple[str, ...]) -> Guest:
+    scratch = work / "scratch.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(scratch), "4G"], check=True)
+    disks: list[str] = []
+    for name in layers:
+        file, form = (scratch, "qcow2") if name == "scratch" else (getattr(image, name), "raw")
+        only = "off" if name == "scratch" else "on"
+        disks += ["-drive", f"if=none,id={name},file={file},format={form},read-only={only}"]
+        disks += ["-device", f"virtio-blk-pci,drive={name},serial={name}"]
+    ctrl, console = work / "ctrl", work / "console"
+    command = [
+        "qemu-system-x86_64", "-machine", "pc-q35-7.2", "-accel", "tcg,thread=multi,tb-size=64",
+        "-cpu", "max", "-smp", "2", "-m", str(memory), "-nodefaults", "-no-user-config",
+        "-display", "none", "-no-reboot",
+        "-kernel", str(image.kernel), "-initrd", str(image.initrd),
+        "-append", image.command_line, *disks, "-device", "virtio-rng-pci",
+        "-device", "virtio-serial-pci,max_ports=4", "-serial", f"file:{console}",
+        "-chardev", f"socket,id=ctrl,path={ctrl},server=on,wait=off",
+        "-device", "virtserialport,chardev=ctrl,name=org.copilot.ctrl",
+    ]  # fmt: skip
+    return Guest(subprocess.Popen(command), ctrl, console)
+
+
+@pytest.fixture
+def work() -> Iterator[Path]:
+    """A short path: a socket's name has at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="vm-") as name:
+        yield Path(name)
+
+
+def await_file(path: Path, process: subprocess.Popen[bytes]) -> None:
+    limit = time.monotonic() + 10
+    while not path.exists():
+        assert process.poll() is None, "QEMU ended"
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def boot(image: Image, work: Path, memory: int = 192) -> dict[str, Any]:
+    guest = start(image, work, memory, ("base", "agent", "scratch"))
+    try:
+        await_file(guest.ctrl, guest.process)
+        return guest.read("facts")
+    finally:
+        guest.process.kill()
+        guest.process.wait()
+
+
+def test_a_guest_of_192_mb_looks_as_promised(image: Image, work: Path) -> None:
+    facts = boot(image, work)
+    mounts = {where: (kind, options.split(",")) for _, where, kind, options in facts["mounts"]}
+    assert facts["python"].startswith("3.13.")
+    assert facts["cached"] == [True, True]
+    assert facts["certificates"] > 100
+    assert mounts["/"][0] == "overlay"
+    assert mounts["/opt/copilot"][0] == "squashfs"
+    assert {"nosuid", "nodev"} <= set(mounts["/scratch"][1])
+    assert mounts["/scratch"][0] == "ext4"
+    assert "hidepid=invisible" in mounts["/proc"][1]
+    assert set(facts["controllers"]) == {"cpu", "memory", "pids"}
+    assert facts["cgroup"] == "0::/agent"
+    assert facts["oom_score_adj"] == "-900"
+    assert facts["interfaces"] == ["lo"]
+    assert facts["scratch"] > 3_900_000_000
+    assert facts["sysctl"] == {
+        "kernel/sysrq": "0", "kernel/dmesg_restrict": "1", "kernel/panic": "1",
+    }  # fmt: skip
+    assert facts["memory"]["MemAvailable"] > 70_000
+
+
+def test_a_guest_without_its_agent_disk_says_so_and_ends(image: Image, work: Path) -> None:
+    guest = start(image, work, 192, ("base",))
+    try:
+        assert guest.process.wait(timeout=BOOT_LIMIT_S) == 0
+    finally:
+        guest.process.kill()
+    assert "no disk with the serial agent" in guest.console.read_text()
+
+
+def test_the_image_is_small(directory: Path) -> None:
+    manifest = Manifest.model_validate_json((directory / "manifest.json").read_bytes())
+    assert sum(layer.size for layer in manifest.layers) <= 45_000_000
+
+
+def test_a_warm_build_changes_nothing(directory: Path, tmp_path: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
+    manifest = (directory / "manifest.json").read_bytes()
+    lines: list[str] = []
+    build(CACHE, directory, lines)
+    assert len(lines) == 1  # the summary: nothing was built
+    assert (directory / "manifest.json").read_bytes() == manifest
+    after = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
+    assert after["base.squashfs.xz"] == before["base.squashfs.xz"]
+
+
+def test_a_second_build_from_nothing_is_bit_identical(directory: Path, tmp_path: Path) -> None:
+    """From the same downloads, in another place, under another name and umask."""
+    fresh = tmp_path / "another-cache"
+    fresh.mkdir()
+    (fresh / "downloads").symlink_to(CACHE.resolve() / "downloads")
+    if (remembered := CACHE / "effective-lock.json").is_file():
+        (fresh / remembered.name).write_bytes(remembered.read_bytes())
+    old_umask = os.umask(0o077)
+    try:
+        build(fresh, tmp_path / "out", [])
+    finally:
+        os.umask(old_umask)
+    for name in ("manifest.json", "vmlinux.xz", "initrd.xz", "base.squashfs.xz", "agent.squashfs"):
+        assert (tmp_path / "out" / name).read_bytes() == (directory / name).read_bytes(), name
