@@ -6,7 +6,7 @@ from typing import Any
 
 from copilot_agent.protocol import guest
 from vm_launcher.core.credit import Totals
-from vm_launcher.core.events import Outcome
+from vm_launcher.core.events import Event, Outcome, Paused, Saved
 from vm_launcher.core.states import State
 from vm_launcher.drivers.base import Usage
 from vm_launcher.state import StateDirectory, Status
@@ -50,10 +50,11 @@ class Reporter:
         self.status.restore_seconds = self._since_boot()
         self._fresh_boot = False
 
-    def took(self, operation: str, seconds: float) -> None:
-        if operation == "PauseVm":
+    def took(self, result: Event, seconds: float) -> None:
+        """From the wish to its result."""
+        if isinstance(result, Paused):
             self.status.pause_seconds = round(seconds, 4)
-        elif operation == "SaveVm":
+        elif isinstance(result, Saved):
             self.status.save_seconds = round(seconds, 3)
 
     def moved(self, state: State, finishing: bool, boots: int) -> None:

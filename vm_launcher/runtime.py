@@ -63,6 +63,7 @@ class Launcher:
         self._handle: Handle | None = None
         self._operations: asyncio.Queue[tuple[float, ev.Effect]] = asyncio.Queue()
         self._operation: asyncio.Task[None] | None = None
+        self._asked_at = 0.0
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel: HostChannel | None = None
@@ -206,12 +207,11 @@ class Launcher:
 
     async def _work(self) -> None:
         while True:
-            asked, effect = await self._operations.get()
+            self._asked_at, effect = await self._operations.get()
             self._operation = asyncio.create_task(self._operate(effect))
             await asyncio.wait([self._operation])
             if not self._operation.cancelled() and (error := self._operation.exception()):
                 raise error
-            self._parts.reporter.took(type(effect).__name__, time.monotonic() - asked)
 
     async def _overtake(self) -> None:
         """A destroy does not wait for what is under way or queued before it."""
@@ -272,7 +272,7 @@ class Launcher:
         except DriverError as error:
             self._events.put_nowait(ev.VmOver(self._vm.boot, error.message))
             return
-        self._events.put_nowait(result)
+        self._tell_result(result)
 
     async def _save(self) -> None:
         try:
@@ -280,7 +280,11 @@ class Launcher:
         except (DriverError, OSError) as error:
             self._events.put_nowait(ev.SaveFailed(str(error)))
             return
-        self._events.put_nowait(ev.Saved())
+        self._tell_result(ev.Saved())
+
+    def _tell_result(self, result: ev.Event) -> None:
+        self._parts.reporter.took(result, time.monotonic() - self._asked_at)
+        self._events.put_nowait(result)
 
     async def _destroy(self) -> None:
         await self._close_channel()
