@@ -1,0 +1,1 @@
+"""Measurements: never asserted in tests, written down in docs/measurements.md."""
