@@ -30,14 +30,20 @@ def memory(pid: int, field: str) -> float:
     raise LookupError(field)
 
 
+def pid(process: Process | None) -> int:
+    if process is None:
+        raise RuntimeError("not started")
+    return process.pid
+
+
 async def manager_and_agent(root: Path, figures: dict[str, Any]) -> None:
     async with programs.manager(root / "plain", heartbeat_seconds=5.0, lease_seconds=60.0) as one:
         await asyncio.sleep(3)
-        figures["manager_idle_rss_mib"] = memory(one.pid, "VmRSS")
+        figures["manager_idle_rss_mib"] = memory(pid(one.process), "VmRSS")
         async with programs.agent(one) as agent, programs.client(one) as client:
             for _ in range(10):
                 await through(client, "/bin/true")
-            figures["agent_peak_rss_mib"] = memory(agent.pid, "VmHWM")
+            figures["agent_peak_rss_mib"] = memory(pid(agent.process), "VmHWM")
 
 
 async def through(client: Client, *command: str) -> float:
