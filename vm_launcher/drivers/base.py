@@ -83,6 +83,8 @@ class SavedState(Strict):
     fingerprint: dict[str, str]
     """What has to be equal for a restore to work."""
     bytes: int
+    tsc_khz: Annotated[int, Field(gt=0)] | None = None
+    """The rate of the host's counter by which the guest's clock goes, if it does."""
 
 
 class Handle(Strict):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from copilot_agent.protocol.guest import CTRL_PORT, NET_PORT
 from vm_launcher.drivers.base import VmSpec
+from vm_launcher.drivers.qemu import clock
 
 MACHINE = "pc-q35-7.2"
 """Pinned: a saved state only fits the machine that it was made on."""
@@ -33,23 +34,31 @@ class Descriptors:
     net: int
 
 
-def build(spec: VmSpec, files: Descriptors, token: str, incoming: bool) -> list[str]:
-    """Arguments after the program's name. `token` marks the process; `incoming` awaits a state."""
+def build(
+    spec: VmSpec, files: Descriptors, token: str, incoming: bool, tsc_khz: int | None
+) -> list[str]:
+    """Arguments after the program's name.
+
+    `token` marks the process; `incoming` awaits a state; `tsc_khz` is the host's (see clock.py).
+    """
     return [
         *_machine(spec, token),
         *_control(files),
         *_disks(spec, files),
         *_ports(files),
         *["-kernel", f"/dev/fd/{files.kernel}", "-initrd", f"/dev/fd/{files.initrd}"],
-        *["-append", spec.command_line],
+        *["-append", _kernel_parameters(spec, tsc_khz)],
         *(["-incoming", "defer", "-S"] if incoming else []),
     ]
 
 
 def fingerprint(spec: VmSpec, qemu_version: str) -> dict[str, str]:
-    """What must be equal for a saved state to be usable, by a name for people."""
+    """What must be equal for a saved state to be usable, by a name for people.
+
+    The guest's clock is no part of it: its rate is measured anew at each start.
+    """
     nothing = Descriptors(0, 0, (0,) * len(spec.disks), 0, 0, 0, 0, 0)
-    command = "\0".join(build(spec, nothing, "", incoming=False))
+    command = "\0".join(build(spec, nothing, "", incoming=False, tsc_khz=None))
     return {
         "QEMU version": qemu_version,
         "machine type": MACHINE,
@@ -77,6 +86,12 @@ def _accelerator(spec: VmSpec) -> list[str]:
     if spec.accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
     return ["-accel", f"tcg,thread=multi,tb-size={TB_SIZE_MIB}", "-cpu", "max"]
+
+
+def _kernel_parameters(spec: VmSpec, tsc_khz: int | None) -> str:
+    if spec.accelerator == "kvm":
+        return spec.command_line
+    return f"{spec.command_line} {clock.kernel_parameters(tsc_khz)}"
 
 
 def _control(files: Descriptors) -> list[str]:

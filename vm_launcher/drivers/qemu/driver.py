@@ -19,7 +19,7 @@ from vm_launcher.drivers.base import (
     VmEvent,
     VmSpec,
 )
-from vm_launcher.drivers.qemu import command, files, process
+from vm_launcher.drivers.qemu import clock, command, files, process
 from vm_launcher.drivers.qemu.qmp import Qmp
 from vm_launcher.drivers.qemu.running import RunningVm
 
@@ -36,6 +36,7 @@ class QemuDriver(Driver):
     def __init__(self) -> None:
         self._running: dict[str, RunningVm] = {}
         self._version = ""
+        self._tsc_khz: int | None = None
 
     async def fingerprint(self) -> Fingerprint:
         try:
@@ -76,13 +77,20 @@ class QemuDriver(Driver):
         files.check_space(spec.directory, vm.resident_bytes(), "saving the VM's memory")
         size = await self._write_state(vm, spec)
         version = await self._qemu_version()
-        saved = SavedState(file=_STATE, fingerprint=command.fingerprint(spec, version), bytes=size)
+        saved = SavedState(
+            file=_STATE,
+            fingerprint=command.fingerprint(spec, version),
+            bytes=size,
+            tsc_khz=await self._guest_rate(spec),
+        )
         ended = await self.stop(handle, timeout=5.0)
         return ended.model_copy(update={"saved": saved})
 
     async def restore(self, handle: Handle, spec: VmSpec) -> Handle:
         version = await self._qemu_version()
         saved = _usable(handle.saved, command.fingerprint(spec, version))
+        if not clock.same_rate(saved.tsc_khz, await self._guest_rate(spec)):
+            raise SavedStateError("the host's time-stamp counter has another rate now")
         path = handle.spec.directory / saved.file
         spec = spec.model_copy(update={"directory": handle.spec.directory})
         vm = await self._launch(spec, incoming=True)
@@ -129,12 +137,21 @@ class QemuDriver(Driver):
             raise DriverError(f"VM {handle.spec.name} is not running")
         return vm
 
+    async def _guest_rate(self, spec: VmSpec) -> int | None:
+        """Of the host's counter behind the guest's clock; KVM gives a clock of its own."""
+        if spec.accelerator == "kvm":
+            return None
+        if self._tsc_khz is None:
+            self._tsc_khz = await asyncio.to_thread(clock.host_tsc_khz)
+        return self._tsc_khz
+
     async def _launch(self, spec: VmSpec, incoming: bool) -> RunningVm:
         if spec.name in self._running:
             raise DriverError(f"VM {spec.name} runs already")
+        rate = await self._guest_rate(spec)
         who, token = process.account(spec.run_as), str(uuid.uuid4())
         with files.opened(spec, who) as ends:
-            arguments = command.build(spec, ends.descriptors, token, incoming)
+            arguments = command.build(spec, ends.descriptors, token, incoming, rate)
             groups = process.kvm_groups() if spec.accelerator == "kvm" else []
             child = await process.spawn(
                 [PROGRAM, *arguments], ends.inherited, who, spec.nice, groups

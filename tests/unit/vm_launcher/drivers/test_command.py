@@ -24,7 +24,7 @@ SPEC = VmSpec(
 
 
 def arguments(spec: VmSpec = SPEC, incoming: bool = False) -> list[str]:
-    return build(spec, FILES, "11111111-2222-4333-8444-555555555555", incoming)
+    return build(spec, FILES, "11111111-2222-4333-8444-555555555555", incoming, tsc_khz=2_400_000)
 
 
 def value(option: str, given: list[str]) -> str:
@@ -62,6 +62,12 @@ def test_disks_are_read_only_and_named_but_scratch() -> None:
 def test_accelerators(accelerator: str, accel: str, cpu: str) -> None:
     given = arguments(SPEC.model_copy(update={"accelerator": accelerator}))
     assert (value("-accel", given), value("-cpu", given)) == (accel, cpu)
+
+
+def test_an_emulated_guest_is_told_its_clocks_rate() -> None:
+    assert value("-append", arguments()) == "quiet panic=1 tsc_early_khz=2400000"
+    given = arguments(SPEC.model_copy(update={"accelerator": "kvm"}))
+    assert value("-append", given) == "quiet panic=1"
 
 
 def test_size() -> None:
