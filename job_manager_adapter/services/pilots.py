@@ -1,6 +1,7 @@
 """Use cases of pilots: enrolment, renewal, the conversation, and what operators do with them."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -26,6 +27,8 @@ from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.services.times import moment
 from job_manager_adapter.store.records import NewPilot, PilotChange, PilotRow, Retire
 from job_manager_adapter.views import DrainRequest, Page, PilotState, PilotView
+
+log = logging.getLogger(__name__)
 
 Carrier = Literal["websocket", "poll"]
 MAX_NONCES = 100_000
@@ -86,6 +89,7 @@ class Pilots:
         self._dispatcher.events.emit(
             "host", request.launcher_key, "enrolment_refused", detail=reason
         )
+        log.warning("enrolment of launcher %s refused: %s", request.launcher_key, reason)
         remedy = (
             "ask the operator"
             if code is ErrorCode.HOST_BANNED

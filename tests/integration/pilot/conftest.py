@@ -6,41 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from copilot_agent.protocol.ids import JobId
-from copilot_agent.protocol.job import JobSpec
-from job_manager_adapter.client import Client
-from job_manager_adapter.views import JobView
 from tests.harness import programs
+from tests.harness.jobs import Jobs
 
 
 @dataclass
-class Setting:
+class Setting(Jobs):
     """What a test works with."""
 
     root: Path
     manager: programs.ManagerProgram
     agent: programs.AgentProgram
-    client: Client
-
-    async def submit(self, *command: str, **fields: object) -> JobId:
-        data = {"experiment": programs.EXPERIMENT, "command": command, **fields}
-        data.setdefault("requirements", {"memory_mib": 64, "disk_mib": 64})
-        reply = await self.client.jobs.submit([JobSpec.model_validate(data)])
-        return reply.jobs[0]
-
-    async def ended(self, job: JobId, seconds: float = 30.0) -> JobView:
-        async def final() -> bool:
-            return (await self.client.jobs.show(job)).state.final
-
-        await programs.eventually(final, seconds, f"the end of {job}")
-        return await self.client.jobs.show(job)
-
-    async def reached(self, job: JobId, state: str, seconds: float = 20.0) -> JobView:
-        async def there() -> bool:
-            return (await self.client.jobs.show(job)).state == state
-
-        await programs.eventually(there, seconds, f"{job} {state}")
-        return await self.client.jobs.show(job)
 
 
 @pytest.fixture
@@ -50,7 +26,7 @@ async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
         programs.agent(manager) as agent,
         programs.client(manager) as client,
     ):
-        yield Setting(tmp_path, manager, agent, client)
+        yield Setting(client, tmp_path, manager, agent)
 
 
 class Gate:

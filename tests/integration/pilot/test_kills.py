@@ -3,15 +3,9 @@
 import pytest
 
 from copilot_agent.protocol.job import JobState, Outcome
-from job_manager_adapter.views import JobView
 from tests.harness import programs
+from tests.harness.jobs import succeeded_once
 from tests.integration.pilot.conftest import Gate, Setting
-
-
-def succeeded_once(view: JobView) -> None:
-    outcomes = [attempt.outcome for attempt in view.attempts]
-    assert view.state is JobState.SUCCEEDED
-    assert outcomes.count(Outcome.SUCCEEDED) == 1
 
 
 async def test_payload_killed(setting: Setting, gate: Gate) -> None:
