@@ -9,6 +9,7 @@ from copilot_agent.core.pilot import PilotCore
 from copilot_agent.identity import Enroller, Vouch
 from copilot_agent.payload.runner import Sandbox
 from copilot_agent.payload.staging import StageIn, StageOut
+from copilot_agent.payload.starter import Starter
 from copilot_agent.probe import probe
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.runtime import Host, Runtime
@@ -29,12 +30,15 @@ class Ground:
     capabilities: Capabilities
 
 
-def prepare(settings: Settings) -> Ground:
+def prepare(settings: Settings, starter: Starter | None = None) -> Ground:
     """Raises OSError and ValueError."""
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     user = settings.payload_user
     sandbox = Sandbox(
-        settings.scratch, uid=user.uid if user else None, gid=user.gid if user else None
+        settings.scratch,
+        uid=user.uid if user else None,
+        gid=user.gid if user else None,
+        starter=starter,
     )
     return Ground(sandbox, probe(settings.scratch, sandbox.probe(), settings.given))
 

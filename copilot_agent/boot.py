@@ -53,7 +53,10 @@ def main() -> int:
     RUN.mkdir(mode=0o700, parents=True, exist_ok=True)
     epoch = next_epoch(RUN)
     port = say_hello(VERSION, epoch, restarted=epoch > 1, timeout=600.0)
+    from copilot_agent.payload.starter import Starter
+
+    starter = Starter()  # before there is a thread, and before this process grows
     arrival = Arrival(port)
     from copilot_agent.guest import main as guest_main
 
-    return guest_main(port, epoch, RUN, arrival)
+    return guest_main(port, epoch, RUN, arrival, starter)

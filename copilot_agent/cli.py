@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from copilot_agent.version import VERSION
 
 if TYPE_CHECKING:
+    from copilot_agent.payload.starter import Starter
     from copilot_agent.settings import Settings
 
 EXAMPLES = """\
@@ -89,8 +90,11 @@ def main(argv: list[str] | None = None) -> int:
 
         return boot_main()
     try:
+        from copilot_agent.payload.starter import Starter
+
+        starter = Starter() if arguments.command == "run" else None  # before much is imported
         settings = _settings(arguments)
-        return _probe(settings) if arguments.command == "probe" else _run(arguments, settings)
+        return _run(arguments, settings, starter) if starter else _probe(settings)
     except (OSError, ValueError) as error:
         print(f"copilot-agent: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -125,7 +129,7 @@ def _probe(settings: "Settings") -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, settings: "Settings") -> int:
+def _run(arguments: argparse.Namespace, settings: "Settings", starter: "Starter") -> int:
     from copilot_agent import logs
     from copilot_agent.assembly import prepare
     from copilot_agent.identity import read_secret
@@ -134,7 +138,7 @@ def _run(arguments: argparse.Namespace, settings: "Settings") -> int:
     logs.set_up(arguments.log_format)
     log = logging.getLogger("copilot_agent")
     secret = read_secret(arguments.enrolment_file)
-    ground = prepare(settings)
+    ground = prepare(settings, starter)
     offer = ground.capabilities
     if arguments.disk and offer.disk_mib < arguments.disk:
         raise ValueError(

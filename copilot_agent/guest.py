@@ -17,6 +17,7 @@ from copilot_agent.host_channel.net import NetChannel
 from copilot_agent.host_channel.ports import Port
 from copilot_agent.host_channel.proxy import Proxy
 from copilot_agent.identity import Voucher
+from copilot_agent.payload.starter import Starter
 from copilot_agent.probe import Given
 from copilot_agent.protocol.guest import (
     Drain,
@@ -67,11 +68,13 @@ class Guest:
         epoch: int,
         scratch: Path = SCRATCH,
         arrival: Arrival | None = None,
+        starter: Starter | None = None,
         set_clock: Callable[[float], None] = set_system_clock,
     ) -> None:
         self._directory = directory
         self._scratch = scratch
         self._arrival = arrival
+        self._starter = starter
         self._set_system_clock = set_clock
         self._channel = GuestChannel(
             port, agent_version=VERSION, epoch=epoch, on_renewed=self._renewed
@@ -118,7 +121,7 @@ class Guest:
             payload_user=PAYLOAD_USER,
             ca_certificates=welcome.ca_certificates,
         )
-        ground = prepare(settings)
+        ground = prepare(settings, self._starter)
         async with open_session(self._net, settings.ca_certificates) as session:
             runtime = build(
                 settings,
@@ -249,15 +252,16 @@ def _resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def main(port: Port, epoch: int, directory: Path, arrival: Arrival) -> int:
+def main(port: Port, epoch: int, directory: Path, arrival: Arrival, starter: Starter) -> int:
     """Stays after a clean end until the launcher stops the guest: init would start it again."""
     logs.set_up("text")
-    code = asyncio.run(_run(port, epoch, directory, arrival))
+    code = asyncio.run(_run(port, epoch, directory, arrival, starter))
     while code in (0, 3):
         time.sleep(3600)
     return code
 
 
-async def _run(port: Port, epoch: int, directory: Path, arrival: Arrival) -> int:
-    guest = Guest(port, NetChannel(epoch), directory, epoch=epoch, arrival=arrival)
+async def _run(port: Port, epoch: int, directory: Path, arrival: Arrival, starter: Starter) -> int:
+    net = NetChannel(epoch)
+    guest = Guest(port, net, directory, epoch=epoch, arrival=arrival, starter=starter)
     return await guest.run()

@@ -140,10 +140,11 @@ class LegacyGroup:
 
     @property
     def entries(self) -> tuple[int, ...]:
+        """Files for single threads, all that a new process has: moving whole ones waits for RCU."""
         if not self._entries:
             unique = dict.fromkeys(self._paths.values())
             self._entries = tuple(
-                os.open(path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in unique
+                os.open(path / "tasks", os.O_WRONLY | os.O_CLOEXEC) for path in unique
             )
         return self._entries
 

@@ -5,6 +5,7 @@ Source of the formats: the kernel's admin-guide/cgroup-v2.rst, cgroups(7) and pr
 
 import errno
 import logging
+import os
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from copilot_agent.payload import group_files
 from copilot_agent.payload.cgroups import Groups, LegacyGroups, UnifiedGroups
 from copilot_agent.payload.enclosure import Bounds
+from copilot_agent.payload.processes import read_process
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +122,17 @@ def _enable(path: Path, wanted: Set[str]) -> None:
             raise
         aside = path / AGENT_GROUP
         aside.mkdir(exist_ok=True)
-        group_files.write_file(aside / "cgroup.procs", "0")
+        for pid in _own_processes(path):
+            group_files.write_file(aside / "cgroup.procs", str(pid))
         group_files.write_file(path / "cgroup.subtree_control", change)
+
+
+def _own_processes(path: Path) -> Iterator[int]:
+    """This process and its children, such as the starter, as far as they are in that group."""
+    for pid in group_files.members(path):
+        process = read_process(pid)
+        if pid == os.getpid() or (process is not None and process.parent == os.getpid()):
+            yield pid
 
 
 def _find_legacy(name: str, own: Mapping[str, str], mounts: list[Mount]) -> LegacyGroups | None:

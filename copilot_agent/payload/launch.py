@@ -1,15 +1,9 @@
-"""Starts a payload's first process: everything is prepared before the fork, little done after it.
+"""Prepares the start of a payload's first process and hears how it went; see starter."""
 
-A process of its own session enters its enclosure, gives up every privilege and then becomes the
-program. Constants: Linux's prctl(2) and unshare(2).
-"""
-
-import ctypes
+import asyncio
 import os
 import resource
-import signal
 import stat
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +11,7 @@ from pathlib import Path
 from copilot_agent.payload.enclosure import MIB
 from copilot_agent.payload.namespaces import Namespaces
 from copilot_agent.payload.processes import MARK
+from copilot_agent.payload.starter import RUNNING, Order, Starter
 from copilot_agent.payload.watchdog import Limits
 from copilot_agent.protocol.job import FailureClass, JobSpec
 
@@ -24,14 +19,7 @@ DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 PINNED_CPU = "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX2_Usable,-FMA_Usable,-AVX_Usable"
 """Makes glibc's mathematics the same on every x86-64 CPU (docs: reproducible payloads)."""
 
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _OPEN_FILES = 4096
-_OOM_SCORE = b"400"
-"""When memory runs out in the guest, payloads go before the agent."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_prctl = _libc.prctl
-_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
 class PayloadStartError(Exception):
@@ -74,76 +62,63 @@ class Start:
     stderr: int
 
 
-def no_new_privileges_known() -> bool:
-    """Whether the kernel has the flag that keeps set-uid programs from helping a payload."""
-    return bool(_prctl(39, 0, 0, 0, 0) >= 0)  # PR_GET_NO_NEW_PRIVS
+async def spawn(starter: Starter, start: Start) -> int:
+    """The pid of the program, once it runs. Raises PayloadStartError and OSError.
 
-
-def spawn(start: Start) -> "subprocess.Popen[bytes]":
-    """Returns once the program runs. Raises PayloadStartError."""
-    last_capability = _last_capability() if os.geteuid() == 0 else -1
-
-    def enter() -> None:
-        """Runs between fork and exec: system calls only."""
-        for entry in start.entries:
-            os.write(entry, b"0")
-        _set_oom_score()
-        if start.namespaces is not None:
-            start.namespaces.enter()
-        for which, value in start.limits:
-            resource.setrlimit(which, (value, value))
-        _drop_privileges(start.identity, last_capability)
-
+    Must not be cancelled: the process would be nobody's.
+    """
+    order = Order(
+        argv=start.argv,
+        executable=start.executable,
+        environment=dict(start.environment),
+        directory=str(start.directory),
+        uid=start.identity.uid,
+        gid=start.identity.gid,
+        limits=start.limits,
+        namespaces=start.namespaces,
+    )
+    reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
-        return subprocess.Popen(
-            list(start.argv),
-            executable=start.executable,
-            env=dict(start.environment),
-            cwd=start.directory,
-            stdin=start.stdin,
-            stdout=start.stdout,
-            stderr=start.stderr,
-            start_new_session=True,
-            umask=0o077,
-            close_fds=True,
-            preexec_fn=enter,
-        )
-    except OSError as error:
-        raise _refusal(start, error) from error
-    except subprocess.SubprocessError as error:
-        message = "the payload could not be confined; see the agent's log"
-        raise PayloadStartError(message, FailureClass.HOST) from error
+        try:
+            starter.send(order, [writer, start.stdin, start.stdout, start.stderr, *start.entries])
+        finally:
+            os.close(writer)
+        news = await _read_to_end(reader)
+    finally:
+        os.close(reader)
+    return _started(start, news)
 
 
-def _set_oom_score() -> None:
-    """Only refused where the agent, without privileges, has a higher one: good enough."""
-    try:
-        handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        os.write(handle, _OOM_SCORE)
-        os.close(handle)
-    except PermissionError:
-        pass
+def _read_to_end(pipe: int) -> "asyncio.Future[str]":
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[str] = loop.create_future()
+    pieces: list[bytes] = []
+
+    def take() -> None:
+        if piece := os.read(pipe, 4096):
+            pieces.append(piece)
+        else:
+            loop.remove_reader(pipe)
+            end.set_result(b"".join(pieces).decode())
+
+    loop.add_reader(pipe, take)
+    return end
 
 
-def _drop_privileges(identity: Identity, last_capability: int) -> None:
-    for capability in range(last_capability + 1):
-        _check(_prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
-    if identity.gid is not None:
-        os.setgroups([])
-        os.setresgid(identity.gid, identity.gid, identity.gid)
-    if identity.uid is not None:
-        os.setresuid(identity.uid, identity.uid, identity.uid)
-    _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    _check(_prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-
-
-def _last_capability() -> int:
-    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+def _started(start: Start, news: str) -> int:
+    """What the starter and the new process said, see Starter.send."""
+    first, _, rest = news.partition("\n")
+    pid = int(first or 0)
+    if pid and not rest:
+        return pid
+    if pid:
+        os.waitpid(pid, 0)
+    step, _, number = rest.strip().partition(" ")
+    if step == RUNNING:
+        raise _refusal(start, OSError(int(number), os.strerror(int(number))))
+    why = os.strerror(int(number)) if number else "the process that starts payloads has ended"
+    message = f"the payload could not be confined: {why}; see the agent's log"
+    raise PayloadStartError(message, FailureClass.HOST)
 
 
 def _refusal(start: Start, error: OSError) -> PayloadStartError:

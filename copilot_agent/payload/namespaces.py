@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,9 @@ _unshare.argtypes = [ctypes.c_int]
 class Namespaces:
     """What one payload gets; made before the fork."""
 
-    temporary: bytes
+    temporary: str
     """Takes the place of `hidden`."""
-    hidden: tuple[bytes, ...]
+    hidden: Sequence[str]
     network: bool
     """Whether it keeps the agent's network."""
 
@@ -47,7 +48,7 @@ class Namespaces:
         _check(_unshare(_NEW_MOUNTS | _NEW_IPC | (0 if self.network else _NEW_NETWORK)))
         _check(_mount(None, b"/", None, _RECURSIVE | _PRIVATE, None))
         for path in self.hidden:
-            _check(_mount(self.temporary, path, None, _BIND, None))
+            _check(_mount(os.fsencode(self.temporary), os.fsencode(path), None, _BIND, None))
         if not self.network:
             _bring_loopback_up()
 
@@ -57,15 +58,15 @@ def namespaces(directory: Path, temporary: str, *, network: bool) -> Namespaces:
     real = directory.resolve()
     hidden = [path for path in _SHARED if path.is_dir() and not real.is_relative_to(path)]
     return Namespaces(
-        temporary=os.fsencode(real / temporary),
-        hidden=tuple(os.fsencode(path) for path in hidden),
+        temporary=str(real / temporary),
+        hidden=[str(path) for path in hidden],
         network=network,
     )
 
 
 def namespaces_work() -> bool:
     """Tries them in a process that ends at once: containers often forbid them."""
-    trial = Namespaces(temporary=b"/", hidden=(), network=False)
+    trial = Namespaces(temporary="/", hidden=(), network=False)
     pid = os.fork()
     if pid == 0:
         code = 1

@@ -16,6 +16,7 @@ from copilot_agent.payload.logs import LogFile
 from copilot_agent.payload.namespaces import Namespaces, namespaces, namespaces_work
 from copilot_agent.payload.payload import Payload, PayloadEnd, kill_all, remove
 from copilot_agent.payload.processes import MARK, Process, ProcessTable, marked, owned_by, owner
+from copilot_agent.payload.starter import Starter, no_new_privileges_known
 from copilot_agent.payload.tree import hand_over, remove_tree
 from copilot_agent.payload.watchdog import Limits
 from copilot_agent.protocol.job import FailureClass, JobSpec
@@ -48,12 +49,15 @@ class PayloadPlan:
 class Sandbox:
     """Where payloads run, with the strongest confinement that this system allows."""
 
-    def __init__(self, scratch: Path, *, uid: int | None, gid: int | None) -> None:
+    def __init__(
+        self, scratch: Path, *, uid: int | None, gid: int | None, starter: Starter | None = None
+    ) -> None:
         """`uid` is the first of `SLOTS` user ids, one for each payload that runs at the same time;
         they must not be used otherwise. Without privileges, or with None, payloads share the
         agent's own. `gid` is the payloads' common group, by which they may read staged inputs;
-        None: as `uid`.
+        None: as `uid`. `starter` is best made before the agent imports much.
         """
+        self._starter = starter or Starter()
         self._scratch = scratch.absolute()
         privileged = os.geteuid() == 0
         self._uid = uid if privileged else None
@@ -95,7 +99,7 @@ class Sandbox:
         if self._groups is not None:
             words.append(self._groups.word)
         words.append("rlimits")
-        if launch.no_new_privileges_known():
+        if no_new_privileges_known():
             words.append("no_new_privs")
         return tuple(words)
 
@@ -104,9 +108,18 @@ class Sandbox:
         if not self._free:
             message = f"more than {SLOTS} payloads at once"
             raise PayloadStartError(message, FailureClass.HOST)
-        slot = self._free.popleft()
+        starting = asyncio.create_task(self._start_in(self._free.popleft(), plan))
         try:
-            return self._start(plan, slot)
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            if starting.exception() is None:
+                await starting.result().kill(FailureClass.HOST, "not wanted", grace_seconds=0.0)
+            raise
+
+    async def _start_in(self, slot: int, plan: PayloadPlan) -> Payload:
+        try:
+            return await self._start(plan, slot)
         except OSError as error:
             self._free.append(slot)
             message = f"the payload could not be set up: {error}"
@@ -115,7 +128,7 @@ class Sandbox:
             self._free.append(slot)
             raise
 
-    def _start(self, plan: PayloadPlan, slot: int) -> Payload:
+    async def _start(self, plan: PayloadPlan, slot: int) -> Payload:
         identity = self._identity(slot)
         environment = launch.environment(
             job=plan.job,
@@ -135,7 +148,8 @@ class Sandbox:
         try:
             for path in (plan.stdout, plan.stderr):
                 logs.append(LogFile(path, plan.spec.limits.log_mib * MIB))
-            process = launch.spawn(
+            pid = await launch.spawn(
+                self._starter,
                 Start(
                     argv=plan.spec.command,
                     executable=program,
@@ -152,17 +166,16 @@ class Sandbox:
                     stdin=self._null,
                     stdout=logs[0].writer,
                     stderr=logs[1].writer,
-                )
+                ),
             )
         except BaseException:
             for each in logs:
                 each.close()
             enclosure.remove()
             raise
-        enclosure.started(process.pid)
-        process.returncode = 0  # the payload is reaped by Payload, not by Popen
+        enclosure.started(pid)
         return Payload(
-            pid=process.pid,
+            pid=pid,
             directory=plan.directory,
             limits=limits,
             enclosure=enclosure,
@@ -234,6 +247,7 @@ class Sandbox:
 
     def close(self) -> None:
         """After the last payload's end."""
+        self._starter.close()
         os.close(self._null)
         if self._groups is not None:
             self._groups.close()
