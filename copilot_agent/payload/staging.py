@@ -72,7 +72,8 @@ class StageIn:
         nothing is left but what the cache has already.
         """
         directory = self._work / f"{job}.{attempt}"
-        await asyncio.to_thread(remove_tree, directory)
+        if directory.exists():  # what an earlier agent left
+            await asyncio.to_thread(remove_tree, directory)
         directory.mkdir(mode=0o700)
         try:
             await self._fill(directory, spec, inputs, on_progress)
@@ -107,7 +108,7 @@ class StageIn:
                     group.create_task(place(link))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        await asyncio.to_thread(_make_executable, directory, spec.command[0])
+        _make_executable(directory, spec.command[0])
 
 
 def _make_executable(directory: Path, program: str) -> None:
