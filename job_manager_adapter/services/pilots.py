@@ -144,7 +144,13 @@ class Pilots:
         Raises UnauthenticatedError for an unknown pilot, RefusedError with `pilot_retired` or
         `host_banned`.
         """
-        return await self._conversation.attach(await self._admitted(pilot), carrier)
+        session = await self._conversation.attach(await self._admitted(pilot), carrier)
+        try:
+            await self._admitted(pilot)  # what was committed meanwhile did not find the pilot here
+        except RefusedError as error:
+            self._dispatcher.dismiss((pilot,), error.code, ())
+            raise
+        return session
 
     def session(self, pilot: str, number: int) -> PilotSession:
         """The open session of that number, for carriers without a connection (long-poll).

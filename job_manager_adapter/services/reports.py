@@ -23,16 +23,17 @@ class Reports:
         self._dispatcher = dispatcher
         self._signer = signer
         self._links = links
-        self._under_way: set[Key] = set()
+        self._under_way: set[tuple[str, Key]] = set()
+        """By pilot: a stranger's report must not make us deaf to the owner's."""
 
     def take(self, pilot: Pilot, reports: Sequence[Report]) -> None:
         """Each is answered by a verdict once that is committed; repetitions meanwhile are not."""
         fresh = []
         for report in reports:
             key = (report.job, report.attempt)
-            if key in self._under_way:
+            if (pilot.id, key) in self._under_way:
                 continue
-            self._under_way.add(key)
+            self._under_way.add((pilot.id, key))
             fresh.append(report)
             if lease := pilot.leases.get(key):
                 lease.ending = True
@@ -53,7 +54,7 @@ class Reports:
             return  # the pilot repeats them
         finally:
             for report in reports:
-                self._under_way.discard((report.job, report.attempt))
+                self._under_way.discard((pilot.id, (report.job, report.attempt)))
                 if lease := pilot.leases.get((report.job, report.attempt)):
                     lease.ending = False
         for finish, result in zip(finishes, results, strict=True):
@@ -134,12 +135,12 @@ class Reports:
                 reason=result.reason,
             )
         )
-        if (
-            result.verdict is not VerdictKind.ACCEPTED
-            and (report.job, report.attempt) in pilot.leases
-        ):
-            log.error("lease of %s attempt %d disagreed", report.job, report.attempt)
-        lease = self._dispatcher.drop((report.job, report.attempt))
+        key = (report.job, report.attempt)
+        if result.verdict is not VerdictKind.ACCEPTED and key in pilot.leases:
+            log.error("lease of %s attempt %d disagreed", *key)
+        elif result.verdict is VerdictKind.REJECTED:
+            return  # the attempt is another pilot's, whose lease lives on
+        lease = self._dispatcher.drop(key)
         if result.state is None:
             return
         if result.state is JobState.SUCCEEDED and finish.receipt:

@@ -1,0 +1,76 @@
+"""What a pilot may not do to the jobs of others, whatever it says."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.frames import VerdictKind
+from copilot_agent.protocol.job import JobState
+from job_manager_adapter.services.errors import RefusedError
+from job_manager_adapter.views import BanRequest, SubmitRequest
+from tests.unit.job_manager_adapter.services.test_conversation import kinds, verdicts
+from tests.unit.job_manager_adapter.services.world import LHC, OPERATOR, World, spec
+
+
+async def test_a_report_on_anothers_attempt_takes_nothing_away(world: World) -> None:
+    owner, thief = await world.pilot(b"1"), await world.pilot(b"2")
+    await thief.say(draining=True)
+    job = (await world.submit()).jobs[0]
+    await owner.hear()
+    await owner.run(job)
+
+    assert verdicts(await thief.finish(job, draining=True)) == [VerdictKind.REJECTED]
+
+    assert world.services.stats().leases_open == 1
+    assert kinds(await owner.say()) == []
+    assert verdicts(await owner.finish(job)) == [VerdictKind.ACCEPTED]
+    assert (await world.job(job)).state is JobState.SUCCEEDED
+
+
+async def test_a_report_on_the_next_attempt_does_not_strand_the_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, committed, gate = world.store.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(many: Any) -> Any:
+        result = await claim(many)
+        committed.set()
+        await gate.wait()
+        return result
+
+    owner, thief = await world.pilot(b"1"), await world.pilot(b"2")
+    await thief.say(draining=True)
+    monkeypatch.setattr(world.store, "claim", slow)
+    reply = await world.services.jobs.submit(LHC, SubmitRequest(jobs=(spec(),)))
+    await committed.wait()
+    thief.session.receive(thief.frame(reports=(thief.report(reply.jobs[0]),)))
+    assert verdicts(await thief.session.next(10)) == [VerdictKind.REJECTED]
+    gate.set()
+    frame = await owner.hear()
+    assert frame is not None and [offer.job for offer in frame.offers] == list(reply.jobs)
+
+
+async def test_a_ban_also_ends_an_attach_that_is_under_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts_due, asked, gate = world.store.receipts_due, asyncio.Event(), asyncio.Event()
+
+    async def slow(launcher_key: str, limit: int) -> Any:
+        asked.set()
+        await gate.wait()
+        return await receipts_due(launcher_key, limit)
+
+    pilot = await world.pilot()
+    pilot.session.detach()
+    monkeypatch.setattr(world.store, "receipts_due", slow)
+    attaching = asyncio.create_task(world.services.pilots.attach(pilot.id, "websocket"))
+    await asked.wait()
+    await world.services.hosts.ban(OPERATOR, pilot.host, BanRequest(reason="miner"))
+    gate.set()
+    with pytest.raises(RefusedError) as caught:
+        await attaching
+    assert caught.value.code is ErrorCode.HOST_BANNED
+    job = (await world.submit()).jobs[0]
+    assert (await world.job(job)).state is JobState.WAITING
