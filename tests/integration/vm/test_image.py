@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from deploy.image.build import PUBLIC_KEY, REPOSITORY, build_image
+from vm_launcher.drivers.qemu.clock import host_tsc_khz, kernel_parameters
 from vm_launcher.images import Image, Manifest, load_image, read_public_key
 
 pytestmark = pytest.mark.vm
@@ -49,24 +51,41 @@ def image(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @dataclass
 class Guest:
-    """A running VM; lines of its ctrl port come from `read`, its console is a file."""
+    """A running VM; its console is a file."""
 
     process: subprocess.Popen[bytes]
     ctrl: Path
     console: Path
 
-    def read(self, kind: str) -> dict[str, Any]:
-        """The next message of that type."""
-        limit = time.monotonic() + BOOT_LIMIT_S
+    @contextlib.contextmanager
+    def linked(self) -> Iterator[Link]:
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(BOOT_LIMIT_S)
             link.connect(str(self.ctrl))
-            for line in link.makefile("rb"):
-                message: dict[str, Any] = json.loads(line)
-                if message["type"] == kind:
-                    return message
-                assert time.monotonic() < limit, self.console.read_text()
-        raise AssertionError(self.console.read_text())
+            yield Link(link, self.console)
+
+
+class Link:
+    """The ctrl port: lines of JSON from the guest, words to it."""
+
+    def __init__(self, link: socket.socket, console: Path) -> None:
+        self._link = link
+        self._lines = link.makefile("rb")
+        self._console = console
+
+    def read(self, kind: str) -> dict[str, Any]:
+        """The next message of that type."""
+        for line in self._lines:
+            message: dict[str, Any] = json.loads(line)
+            if message["type"] == kind:
+                return message
+        raise AssertionError(self._console.read_text())
+
+    def ask(self, word: str) -> dict[str, Any]:
+        """The answer, and `asked` and `answered` by the host's clock."""
+        asked = time.monotonic()
+        self._link.sendall(word.encode() + b"\n")
+        return self.read(word) | {"asked": asked, "answered": time.monotonic()}
 
 
 def start(image: Image, work: Path, memory: int, layers: tuple[str, ...]) -> Guest:
@@ -84,7 +103,8 @@ def start(image: Image, work: Path, memory: int, layers: tuple[str, ...]) -> Gue
         "-cpu", "max", "-smp", "2", "-m", str(memory), "-nodefaults", "-no-user-config",
         "-display", "none", "-no-reboot",
         "-kernel", str(image.kernel), "-initrd", str(image.initrd),
-        "-append", image.command_line, *disks, "-device", "virtio-rng-pci",
+        "-append", f"{image.command_line} {kernel_parameters(host_tsc_khz())}",
+        *disks, "-device", "virtio-rng-pci",
         "-device", "virtio-serial-pci,max_ports=4", "-serial", f"file:{console}",
         "-chardev", f"socket,id=ctrl,path={ctrl},server=on,wait=off",
         "-device", "virtserialport,chardev=ctrl,name=org.copilot.ctrl",
@@ -107,18 +127,40 @@ def await_file(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def boot(image: Image, work: Path, memory: int = 192) -> dict[str, Any]:
+@contextlib.contextmanager
+def booted(image: Image, work: Path, memory: int = 192) -> Iterator[Link]:
     guest = start(image, work, memory, ("base", "agent", "scratch"))
     try:
         await_file(guest.ctrl, guest.process)
-        return guest.read("facts")
+        with guest.linked() as link:
+            yield link
     finally:
         guest.process.kill()
         guest.process.wait()
 
 
+def moment(link: Link) -> tuple[float, float]:
+    """One moment by the host's clock and by the guest's: the least vague of several answers."""
+    answers = [link.ask("time") for _ in range(5)]
+    best = min(answers, key=lambda one: float(one["answered"]) - float(one["asked"]))
+    return (best["asked"] + best["answered"]) / 2, best["monotonic"]
+
+
+def check_the_clock(link: Link) -> None:
+    """Limits on a job's time, and credit for its CPU time, go by the guest's clock."""
+    start_host, start_guest = moment(link)
+    spun = link.ask("spin")
+    end_host, end_guest = moment(link)
+    host = end_host - start_host
+    assert host > 3
+    assert end_guest - start_guest == pytest.approx(host, rel=0.01)
+    assert 0.9 < spun["cpu_seconds"] / spun["seconds"] < 1.01
+
+
 def test_a_guest_of_192_mb_looks_as_promised(image: Image, work: Path) -> None:
-    facts = boot(image, work)
+    with booted(image, work) as link:
+        facts = link.read("facts")
+        check_the_clock(link)
     mounts = {where: (kind, options.split(",")) for _, where, kind, options in facts["mounts"]}
     assert facts["python"].startswith("3.13.")
     assert facts["cached"] == [True, True]

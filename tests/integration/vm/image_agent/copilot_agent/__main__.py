@@ -1,4 +1,4 @@
-"""Opens the ctrl port and tells the test about the guest: one JSON line, then one per second."""
+"""Opens the ctrl port, tells the test about the guest and answers it, a line of JSON each."""
 
 import json
 import os
@@ -58,15 +58,24 @@ def look() -> dict[str, object]:
     }
 
 
+def answer(word: str) -> dict[str, object]:
+    if word == "time":
+        return {"type": word, "monotonic": time.monotonic()}
+    start, cpu_start = time.monotonic(), time.process_time()
+    while time.monotonic() < start + 4:
+        pass
+    cpu_seconds, seconds = time.process_time() - cpu_start, time.monotonic() - start
+    return {"type": word, "cpu_seconds": cpu_seconds, "seconds": seconds}
+
+
 def main() -> None:
-    with Path(port("org.copilot.ctrl")).open("wb", buffering=0) as ctrl:
+    with Path(port("org.copilot.ctrl")).open("r+b", buffering=0) as ctrl:
         hello = {"type": "hello", "uptime": float(read("/proc/uptime").split()[0])}
         ctrl.write(json.dumps(hello).encode() + b"\n")
         sys.stdout.write("test agent: hello\n")
         ctrl.write(json.dumps(look()).encode() + b"\n")
-        while True:
-            time.sleep(1)
-            ctrl.write(b'{"type": "tick"}\n')
+        while word := ctrl.readline().decode().strip():
+            ctrl.write(json.dumps(answer(word)).encode() + b"\n")
 
 
 main()
