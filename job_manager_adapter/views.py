@@ -2,9 +2,9 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, FailFast, Field, StringConstraints, model_validator
 
 from copilot_agent.protocol.base import Bytes, Line, Seconds, Sha256, Strict, Wire
 from copilot_agent.protocol.capabilities import Capabilities
@@ -28,7 +28,24 @@ from copilot_agent.protocol.job import (
 )
 
 MAX_SUBMIT = 1000
+MAX_ENTRIES = 4000
+"""Fields, variables, files and so on of one job together; more than any good job has."""
 Item = TypeVar("Item")
+
+
+def _not_flooded(job: Any) -> Any:
+    """Stops at once at what would cost a message for each of a million wrong entries."""
+    entries, level = 0, [job]
+    for _ in range(3):  # the job, its fields, their items
+        below: list[Any] = []
+        for part in level:
+            if isinstance(part, dict | list):
+                entries += len(part)
+                if entries > MAX_ENTRIES:
+                    raise ValueError(f"has more than {MAX_ENTRIES} entries; send fewer")
+                below += part.values() if isinstance(part, dict) else part
+        level = below
+    return job
 
 
 class Role(StrEnum):
@@ -39,11 +56,23 @@ class Role(StrEnum):
 class SubmitRequest(Strict):
     """`POST /api/v1/jobs`: all of it is stored, or nothing."""
 
-    jobs: Annotated[tuple[JobSpec, ...], Field(min_length=1, max_length=MAX_SUBMIT)]
+    jobs: Annotated[
+        tuple[Annotated[JobSpec, BeforeValidator(_not_flooded)], ...],
+        FailFast(),
+        Field(min_length=1, max_length=MAX_SUBMIT),
+    ]
+    """The first malformed one is told of, not those after it."""
     idempotency_key: (
         Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")] | None
     ) = None
     """The same key and body give the same jobs again; the same key and another body are refused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > MAX_ENTRIES:
+            raise ValueError("has fields without end")
+        return data
 
 
 class SubmitReply(Wire):
@@ -197,7 +226,7 @@ class BanRequest(Strict):
 
 
 class JobSelection(Strict):
-    jobs: Annotated[tuple[JobId, ...], Field(min_length=1, max_length=MAX_SUBMIT)]
+    jobs: Annotated[tuple[JobId, ...], FailFast(), Field(min_length=1, max_length=MAX_SUBMIT)]
 
 
 class Changed(Wire):

@@ -9,7 +9,7 @@ else may be lost.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import FailFast, Field, StringConstraints
 
 from copilot_agent.protocol.base import Bytes, Line, Seconds, UnixTime, Url, Wire
 from copilot_agent.protocol.capabilities import Capabilities
@@ -81,7 +81,7 @@ class Report(Wire):
     failure_class: FailureClass | None = None
     message: Text = ""
     usage: Usage = Usage()
-    outputs: Annotated[tuple[Output, ...], Field(max_length=300)] = ()
+    outputs: Annotated[tuple[Output, ...], FailFast(), Field(max_length=300)] = ()
 
 
 class LinkRequest(Wire):
@@ -98,16 +98,16 @@ class PilotFrame(Wire):
     session: SessionNumber | None = None
     sequence: Annotated[int, Field(ge=0, le=1 << 53)] = 0
     wants: Wants
-    holding: Annotated[tuple[Held, ...], Field(max_length=2000)] = ()
-    progress: Annotated[tuple[Progress, ...], Field(max_length=2000)] = ()
-    reports: Annotated[tuple[Report, ...], Field(max_length=200)] = ()
-    link_requests: Annotated[tuple[LinkRequest, ...], Field(max_length=200)] = ()
+    holding: Annotated[tuple[Held, ...], FailFast(), Field(max_length=2000)] = ()
+    progress: Annotated[tuple[Progress, ...], FailFast(), Field(max_length=2000)] = ()
+    reports: Annotated[tuple[Report, ...], FailFast(), Field(max_length=200)] = ()
+    link_requests: Annotated[tuple[LinkRequest, ...], FailFast(), Field(max_length=200)] = ()
     paused: bool = False
     """True from a pause's announcement until the first frame after it."""
     draining: bool = False
     capabilities: Capabilities | None = None
-    commands_done: Annotated[tuple[CommandId, ...], Field(max_length=1000)] = ()
-    receipts_kept: Annotated[tuple[ReceiptId, ...], Field(max_length=1000)] = ()
+    commands_done: Annotated[tuple[CommandId, ...], FailFast(), Field(max_length=1000)] = ()
+    receipts_kept: Annotated[tuple[ReceiptId, ...], FailFast(), Field(max_length=1000)] = ()
 
 
 class InputLink(Wire):
@@ -135,8 +135,8 @@ class Offer(Wire):
     spec: JobSpec
     lease_seconds: Seconds
     """Runs out this long after the last frame that named the attempt among `holding`."""
-    inputs: Annotated[tuple[InputLink, ...], Field(max_length=256)] = ()
-    outputs: Annotated[tuple[OutputLink, ...], Field(max_length=300)] = ()
+    inputs: Annotated[tuple[InputLink, ...], FailFast(), Field(max_length=256)] = ()
+    outputs: Annotated[tuple[OutputLink, ...], FailFast(), Field(max_length=300)] = ()
 
 
 class Links(Wire):
@@ -144,8 +144,8 @@ class Links(Wire):
 
     job: JobId
     attempt: AttemptNumber
-    inputs: Annotated[tuple[InputLink, ...], Field(max_length=256)] = ()
-    outputs: Annotated[tuple[OutputLink, ...], Field(max_length=300)] = ()
+    inputs: Annotated[tuple[InputLink, ...], FailFast(), Field(max_length=256)] = ()
+    outputs: Annotated[tuple[OutputLink, ...], FailFast(), Field(max_length=300)] = ()
 
 
 class VerdictKind(StrEnum):
@@ -194,9 +194,9 @@ class ManagerFrame(Wire):
     acknowledges: Annotated[int, Field(ge=0, le=1 << 53)] = 0
     """The `sequence` of the newest frame that this one has taken into account."""
     server_time: UnixTime
-    offers: Annotated[tuple[Offer, ...], Field(max_length=64)] = ()
-    verdicts: Annotated[tuple[Verdict, ...], Field(max_length=200)] = ()
-    commands: Annotated[tuple[Command, ...], Field(max_length=1000)] = ()
-    receipts: Annotated[tuple[Receipt, ...], Field(max_length=200)] = ()
-    links: Annotated[tuple[Links, ...], Field(max_length=200)] = ()
+    offers: Annotated[tuple[Offer, ...], FailFast(), Field(max_length=64)] = ()
+    verdicts: Annotated[tuple[Verdict, ...], FailFast(), Field(max_length=200)] = ()
+    commands: Annotated[tuple[Command, ...], FailFast(), Field(max_length=1000)] = ()
+    receipts: Annotated[tuple[Receipt, ...], FailFast(), Field(max_length=200)] = ()
+    links: Annotated[tuple[Links, ...], FailFast(), Field(max_length=200)] = ()
     policy: Policy | None = None

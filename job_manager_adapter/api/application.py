@@ -21,7 +21,7 @@ from job_manager_adapter.api.route import (
     query_values,
 )
 from job_manager_adapter.services.principals import Principal
-from job_manager_adapter.views import Role
+from job_manager_adapter.views import Role, SubmitRequest
 
 API_ROUTES: tuple[Route, ...] = (
     *about.ROUTES,
@@ -32,6 +32,7 @@ API_ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
 )
 _NOBODY = Principal(token="", role=Role.EXPERIMENT, experiment="")
+_SMALL_BODY = 64 * 1024
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -59,11 +60,16 @@ def _handler(route: Route, doors: Doors) -> Callable[[web.Request], Awaitable[we
             principal=principal,
             path=path_values(request) if request.match_info else _NOTHING,
             query=query_values(request, route.query) if route.query else None,
-            body=await read_model(request, route.body, doors.max_body) if route.body else None,
+            body=await read_model(request, route.body, _most(route, doors)) if route.body else None,
         )
         return _response(route, await route.handler(call))
 
     return serve
+
+
+def _most(route: Route, doors: Doors) -> int:
+    """Only submissions are large; what is wrong with a body costs by its size."""
+    return doors.max_body if route.body is SubmitRequest else min(doors.max_body, _SMALL_BODY)
 
 
 def _response(route: Route, result: Result) -> web.StreamResponse:

@@ -14,7 +14,7 @@ from copilot_agent.protocol.enrolment import (
 from job_manager_adapter.api.body import read_model
 from job_manager_adapter.transports.http.door import PilotDoor
 
-_MOST = 64 * 1024
+_MOST_ENROL, _MOST_OTHERS = 32 * 1024, 4 * 1024
 
 
 class EnrolRoutes:
@@ -29,7 +29,7 @@ class EnrolRoutes:
         application.router.add_post("/pilot/v1/renew", self.renew)
 
     async def enrol(self, request: web.Request) -> web.Response:
-        asked = await read_model(request, EnrolRequest, _MOST)
+        asked = await read_model(request, EnrolRequest, _MOST_ENROL)
         enrolled = await self._door.pilots.enrol(asked)
         token, expires = self._door.tokens.issue(enrolled.pilot, self._door.now())
         return _json(
@@ -45,12 +45,12 @@ class EnrolRoutes:
         )
 
     async def challenge(self, request: web.Request) -> web.Response:
-        asked = await read_model(request, ChallengeRequest, _MOST)
+        asked = await read_model(request, ChallengeRequest, _MOST_OTHERS)
         nonce = await self._door.pilots.challenge(asked.pilot)
         return _json(ChallengeReply(nonce=nonce, server_time=self._door.now()))
 
     async def renew(self, request: web.Request) -> web.Response:
-        asked = await read_model(request, RenewRequest, _MOST)
+        asked = await read_model(request, RenewRequest, _MOST_OTHERS)
         policy = await self._door.pilots.renew(asked.pilot, asked.nonce, asked.signature)
         now = self._door.now()
         token, expires = self._door.tokens.issue(asked.pilot, now)
