@@ -52,10 +52,11 @@ class SqliteStore:
 
     def _open(self) -> None:
         try:
+            _keep_private(self._path)
             with contextlib.closing(self._connect()) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 migrate(connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreError(
                 f"{self._path} cannot be opened: {error}",
                 remedy="check the path, its rights and that the file is a manager's database",
@@ -74,6 +75,7 @@ class SqliteStore:
         partial = target.with_name(target.name + ".partial")
         partial.unlink(missing_ok=True)
         try:
+            _keep_private(partial)
             with (
                 contextlib.closing(self._connect()) as source,
                 contextlib.closing(sqlite3.connect(partial)) as copy,
@@ -272,6 +274,16 @@ class SqliteStore:
 
     async def journal_last(self) -> int:
         return await self._read(reads.journal_last)
+
+
+def _keep_private(path: Path) -> None:
+    """Jobs carry their owners' secrets. SQLite gives -wal and -shm the rights of the file."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:  # not opened here: to close it would undo SQLite's locks
+        status = path.stat()
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            path.chmod(0o600)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -225,3 +225,15 @@ async def test_a_closed_store_says_so(path: Path) -> None:
     await store.close()
     with pytest.raises(StoreError, match="closed"):
         await store.submit([submission(1)])
+
+
+async def test_nobody_else_may_read_it(path: Path) -> None:
+    path.parent.chmod(0o755)
+    path.touch(0o644)
+    store = SqliteStore(path)
+    await store.open()
+    await store.submit([submission(1)])
+    await store.backup(path.with_name("copy.db"))
+    files = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    await store.close()
+    assert len(files) == 4 and set(files.values()) == {0o600}
