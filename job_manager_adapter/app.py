@@ -75,6 +75,7 @@ def service_config(settings: Settings) -> Config:
         policy=Policy(
             heartbeat_seconds=policy.heartbeat_seconds, lease_seconds=policy.lease_seconds
         ),
+        retry_seconds=policy.retry_seconds,
         retention_seconds=settings.retention.jobs_days * 86400,
     )
 

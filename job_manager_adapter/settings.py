@@ -72,6 +72,8 @@ class PolicySettings(Strict):
     """How often a silent pilot says that it lives."""
     lease_seconds: Annotated[float, Field(ge=0.5, le=86400)] = 300.0
     """How long a silent pilot keeps its jobs."""
+    retry_seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    """How long a job rests after its first failed attempt; doubles with each, up to 300 times."""
     access_token_seconds: Annotated[int, Field(ge=60, le=3600)] = 3600
 
     @model_validator(mode="after")

@@ -46,6 +46,11 @@ class Ending:
     failure_class: FailureClass | None
     charged: bool
 
+    def failures(self, standing: Standing) -> int:
+        """Charged attempts of a job that goes on; 0 if this one was none of them."""
+        goes_on = self.charged and self.state is JobState.WAITING
+        return standing.charged + 1 if goes_on else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:

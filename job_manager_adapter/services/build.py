@@ -90,7 +90,7 @@ class Services:
         now, lease_seconds = dispatcher.clock.monotonic(), dispatcher.config.policy.lease_seconds
         store = dispatcher.store.stats
         return Stats(
-            jobs_waiting=dispatcher.matcher.waiting(),
+            jobs_waiting=dispatcher.waiting(),
             leases_open=len(dispatcher.leases),
             pilots=dispatcher.fleet.states(now, lease_seconds),
             attempts_ended=dispatcher.ended,

@@ -100,6 +100,8 @@ class Config:
 
     experiments: Mapping[str, Experiment]
     policy: Policy = field(default_factory=Policy)
+    retry_seconds: float = 0.0
+    """Rest after a first charged failure, then doubling; 0: none."""
     max_boots: int = 50
     """How often one launcher may enrol with the same secret."""
     retention_seconds: float = 30 * 86400.0

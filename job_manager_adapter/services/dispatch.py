@@ -18,6 +18,7 @@ from job_manager_adapter.core.matching import Matcher, Pick, RequirementClass
 from job_manager_adapter.services.context import Clock, Config, Ids
 from job_manager_adapter.services.events import Events
 from job_manager_adapter.services.outbox import Outbox
+from job_manager_adapter.services.resting import Rest, Resting
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.store.base import Store, StoreError
 from job_manager_adapter.store.records import (
@@ -49,6 +50,7 @@ class Dispatcher:
         self.fleet = Fleet()
         self.leases = Leases()
         self.matcher = Matcher()
+        self.resting = Resting(config.retry_seconds, self._rested)
         self.outboxes: dict[str, Outbox] = {}
         self.sessions: dict[str, PilotSession] = {}
         self.ended: Counter[str] = Counter()
@@ -111,6 +113,7 @@ class Dispatcher:
 
     async def close(self) -> None:
         await self.settle()
+        self.resting.close()
         for session in list(self.sessions.values()):
             session.close(None)
 
@@ -208,20 +211,40 @@ class Dispatcher:
         self.ended["lost"] += 1
         experiment = lease.klass.experiment if lease else None
         self.events.emit("job", item.job, item.state.value, experiment, failure_class.value)
-        self.requeued(item.requeued)
+        self.requeued(item.requeued, item.job, item.pilot, item.failures)
 
-    def requeued(self, item: Waiting | None) -> None:
-        if item is not None:
+    def requeued(
+        self, item: Waiting | None, job: str = "", pilot: str = "", failures: int = 0
+    ) -> None:
+        """The job waits again; not before a rest if its attempt on that pilot was charged."""
+        if item is not None and not self.resting.add(job, item, pilot, failures):
             self.count(item, item.count)
+
+    def _rested(self, rest: Rest) -> None:
+        self.count(rest.waiting, rest.waiting.count)
+        if (room := self.matcher.room(rest.pilot)) is not None:
+            self.matcher.offer_room(rest.pilot, room)  # others come first
+        self.rematch()
+
+    def ceased_to_wait(self, job: str, item: Waiting) -> None:
+        if not self.resting.drop(job):
+            self.count(item, -item.count)
 
     def count(self, item: Waiting, count: int) -> None:
         """Jobs began (or with a negative count ceased) to wait."""
         self._classes.setdefault(item.klass.id, item.klass)
         self.matcher.add(item.klass, item.priority, count, item.head)
 
+    def waiting(self) -> Counter[str]:
+        """Jobs that wait or rest, by experiment."""
+        resting = Counter(rest.waiting.klass.experiment for rest in self.resting)
+        return resting + Counter(self.matcher.waiting())
+
     def recount(self, waiting: Iterable[Waiting]) -> None:
         """The counters as the database has them, while nothing is under way."""
         self.matcher.replace((item.klass, item.priority, item.count, item.head) for item in waiting)
+        for rest in self.resting:
+            self.count(rest.waiting, -rest.waiting.count)
         self.rematch()
 
     async def expire(self) -> int:
@@ -233,7 +256,8 @@ class Dispatcher:
             Release(lease.job, lease.attempt, FailureClass.LEASE_LOST, message, at)
             for lease in late
         ]
-        results = await self.store.release(wanted)
+        with self.resting.ending(lease.job for lease in late):
+            results = await self.store.release(wanted)
         for lease, result in zip(late, results, strict=True):
             self.released(result, FailureClass.LEASE_LOST)
             if result.state is None and not lease.ending:
@@ -271,7 +295,10 @@ class Dispatcher:
     async def _claim(self, picks: list[Pick]) -> None:
         wanted = Counter((pick.pilot, pick.klass.id) for pick in picks)
         at = self.clock.time()
-        claims = [Claim(pilot, klass, count, at) for (pilot, klass), count in wanted.items()]
+        claims = [
+            Claim(pilot, klass, count, at, self.resting.of_class(klass))
+            for (pilot, klass), count in wanted.items()
+        ]
         self._claiming += 1
         try:
             results: Sequence[Sequence[Claimed]] = await self.store.claim(claims)

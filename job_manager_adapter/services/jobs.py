@@ -276,7 +276,7 @@ class Jobs:
 
     def _cancelled(self, item: Cancelled) -> None:
         if item.waiting is not None:
-            self._dispatcher.count(item.waiting, -item.waiting.count)
+            self._dispatcher.ceased_to_wait(item.job, item.waiting)
         else:
             key = (item.job, item.attempt)
             self._dispatcher.take_away(key, CommandKind.CANCEL, "cancelled by its owner")

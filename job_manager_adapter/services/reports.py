@@ -48,7 +48,9 @@ class Reports:
             ]
             if not finishes:
                 return
-            results = await self._dispatcher.store.finish(finishes)
+            failed = [item.report.job for item in finishes if item.receipt is None]
+            with self._dispatcher.resting.ending(failed):
+                results = await self._dispatcher.store.finish(finishes)
         except StoreError as error:
             log.warning("reports of %s wait for the store: %s", pilot.id, error)
             return  # the pilot repeats them
@@ -149,4 +151,4 @@ class Reports:
         experiment = lease.klass.experiment if lease else None
         detail = report.failure_class.value if report.failure_class else ""
         self._dispatcher.events.emit("job", report.job, result.state.value, experiment, detail)
-        self._dispatcher.requeued(result.requeued)
+        self._dispatcher.requeued(result.requeued, report.job, pilot.id, result.failures)

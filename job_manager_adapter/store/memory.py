@@ -67,7 +67,10 @@ class MemoryStore(MemoryFleet):
 
     async def claim(self, many: Sequence[r.Claim]) -> list[list[r.Claimed]]:
         return [
-            [self._table.lease(entry, item) for entry in self._table.next(item.klass, item.count)]
+            [
+                self._table.lease(entry, item)
+                for entry in self._table.next(item.klass, item.count, item.without)
+            ]
             for item in many
         ]
 
@@ -92,7 +95,8 @@ class MemoryStore(MemoryFleet):
         if receipt:
             self.grant(receipt)
         requeued = self._waiting(entry) if ending.state is JobState.WAITING else None
-        return r.Finished(VerdictKind.ACCEPTED, judgement.reason, ending.state, requeued)
+        failures = ending.failures(standing)
+        return r.Finished(VerdictKind.ACCEPTED, judgement.reason, ending.state, requeued, failures)
 
     def _standing(self, job: str, attempt: int) -> tuple[Entry | None, core.Standing | None]:
         entry = self._table.get(job)
@@ -160,7 +164,8 @@ class MemoryStore(MemoryFleet):
             return r.Released(item.job, item.attempt)
         self._end(entry, ending, item.at, item.message)
         requeued = self._waiting(entry) if ending.state is JobState.WAITING else None
-        return r.Released(item.job, item.attempt, standing.pilot, ending.state, requeued)
+        failures = ending.failures(standing)
+        return r.Released(item.job, item.attempt, standing.pilot, ending.state, requeued, failures)
 
     def held_by(self, pilot: str) -> list[tuple[str, int]]:
         return [(entry.row.id, entry.row.attempt) for entry in self._table.held_by(pilot)]

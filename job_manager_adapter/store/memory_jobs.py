@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -121,14 +121,22 @@ class JobTable:
         if fields.get("state") is JobState.WAITING:
             self._enqueue(entry.row)
 
-    def next(self, klass: int, count: int) -> list[Entry]:
+    def next(self, klass: int, count: int, without: Set[str]) -> list[Entry]:
         """Takes the first jobs that wait out of the queue."""
         queue = self._queues.get(klass, [])
         found: list[Entry] = []
+        passed = []
         while queue and len(found) < count:
-            entry = self._jobs.get(heapq.heappop(queue)[2])
-            if entry and entry.row.state is JobState.WAITING and entry not in found:
+            place = heapq.heappop(queue)
+            entry = self._jobs.get(place[2])
+            if entry is None or entry.row.state is not JobState.WAITING or entry in found:
+                continue
+            if entry.row.id in without:
+                passed.append(place)
+            else:
                 found.append(entry)
+        for place in passed:
+            heapq.heappush(queue, place)
         return found
 
     def lease(self, entry: Entry, claim: Claim) -> Claimed:

@@ -73,6 +73,8 @@ class Claim:
     klass: int
     count: int
     at: float
+    without: frozenset[str] = frozenset()
+    """Jobs that are passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class Finished:
     state: JobState | None = None
     """The job's new state; None where nothing changed."""
     requeued: Waiting | None = None
+    failures: int = 0
+    """Charged attempts of a requeued job, if this one was charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,8 @@ class Released:
     pilot: str = ""
     state: JobState | None = None
     requeued: Waiting | None = None
+    failures: int = 0
+    """As in `Finished`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,10 +105,12 @@ class JobWrites:
 
     def claim(self, connection: sqlite3.Connection, many: Sequence[Claim]) -> list[list[Claimed]]:
         wanted: Counter[int] = Counter()
+        without: dict[int, frozenset[str]] = {}
         for claim in many:
             wanted[claim.klass] += claim.count
+            without[claim.klass] = without.get(claim.klass, frozenset()) | claim.without
         rows = {
-            klass: iter(connection.execute(_NEXT, (klass, count)).fetchall())
+            klass: _next(connection, klass, count, without[klass])
             for klass, count in wanted.items()
         }
         results = [_take(claim, rows[claim.klass]) for claim in many]
@@ -166,6 +168,7 @@ class JobWrites:
             judgement.reason,
             judgement.ending.state,
             self.requeued(connection, found, judgement.ending),
+            judgement.ending.failures(found.standing),
         )
 
     def release(self, connection: sqlite3.Connection, many: Sequence[Release]) -> list[Released]:
@@ -181,7 +184,10 @@ class JobWrites:
             endings.add(found, ending, item.at, item.message)
             requeued = self.requeued(connection, found, ending)
             pilot = found.standing.pilot
-            results.append(Released(item.job, item.attempt, pilot, ending.state, requeued))
+            failures = ending.failures(found.standing)
+            results.append(
+                Released(item.job, item.attempt, pilot, ending.state, requeued, failures)
+            )
         endings.write(connection)
         return results
 
@@ -315,6 +321,13 @@ def _count(
         counts[key] = Waiting(klass, priority, known.count + 1, known.head)
     else:
         counts[key] = Waiting(klass, priority, 1, sequence)
+
+
+def _next(
+    connection: sqlite3.Connection, klass: int, count: int, without: frozenset[str]
+) -> Iterator[tuple[Any, ...]]:
+    rows = connection.execute(_NEXT, (klass, count + len(without))).fetchall()
+    return (row for row in rows if row[1] not in without)
 
 
 def _take(claim: Claim, rows: Iterator[tuple[Any, ...]]) -> list[Claimed]:

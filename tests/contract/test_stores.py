@@ -189,6 +189,29 @@ async def test_claims_go_by_priority_then_age_and_never_twice(store: Store) -> N
     assert await store.waiting() == []
 
 
+async def test_claims_pass_over_what_rests_and_keep_it(store: Store) -> None:
+    await submit(store, *(new_job(number) for number in range(1, 5)))
+    resting = frozenset({ident("j", 1), ident("j", 3)})
+    (claimed,) = await store.claim([Claim("p-1", 1, 3, 200.0, resting)])
+    assert [got.job for got in claimed] == [ident("j", 2), ident("j", 4)]
+    assert [got.job for got in await claim(store, count=9)] == [ident("j", 1), ident("j", 3)]
+
+
+async def test_a_requeued_job_says_how_often_it_failed(store: Store) -> None:
+    await submit(store, new_job(1))
+    failed = {"outcome": Outcome.FAILED, "failure_class": FailureClass.PAYLOAD, "outputs": ()}
+    for attempt in (1, 2):
+        (got,) = await claim(store)
+        (end,) = await store.finish([Finish("p-1", report(got.job, attempt, **failed), 300.0)])
+        assert end.failures == attempt
+    (got,) = await claim(store)
+    lost = Release(got.job, 3, FailureClass.PREEMPTED, "", 400.0)
+    assert [end.failures for end in await store.release([lost])] == [0]
+    (got,) = await claim(store)
+    (end,) = await store.finish([Finish("p-1", report(got.job, 4, **failed), 300.0)])
+    assert (end.state, end.failures) == (JobState.FAILED, 0)
+
+
 async def test_only_the_holder_starts(store: Store) -> None:
     await submit(store, new_job(1))
     await claim(store)
