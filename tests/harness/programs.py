@@ -6,12 +6,15 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.demo.processes import Process, appear, call, program
 from job_manager_adapter.client import Client
+from job_manager_adapter.services.context import RandomIds, SystemClock
+from job_manager_adapter.services.enrolments import Enrolments
+from job_manager_adapter.store.sqlite import SqliteStore
 
 TOOLS = Path(sys.executable).parent
 EXPERIMENT = "demo"
@@ -32,6 +35,7 @@ class ManagerProgram:
     root: Path
     heartbeat_seconds: float = 0.5
     lease_seconds: float = 5.0
+    retry_seconds: float = 0.05
     settings: str = ""
     """More TOML for the settings file."""
     port: int = field(default_factory=free_port)
@@ -52,7 +56,7 @@ class ManagerProgram:
         config.write_text(
             f"[server]\nport = {self.port}\n"
             f"[policy]\nheartbeat_seconds = {self.heartbeat_seconds}\n"
-            f"lease_seconds = {self.lease_seconds}\n"
+            f"lease_seconds = {self.lease_seconds}\nretry_seconds = {self.retry_seconds}\n"
             f'[experiments.{EXPERIMENT}]\nadapter = "queue"\n'
             f'[experiments.other]\nadapter = "queue"\n{self.settings}'
         )
@@ -80,18 +84,28 @@ class ManagerProgram:
     def token(self) -> str:
         return (self.data / "operator.token").read_text().strip()
 
+    @property
+    def said(self) -> str:
+        """All that the managers on this data have logged."""
+        logs = sorted(self.root.glob("manager-*.log"))
+        return "".join(log.read_text(errors="replace") for log in logs)
+
     async def user_token(self, role: str, experiment: str | None = None) -> str:
         words = ["token", "create", "--role", role, "--output", "quiet"]
         words += ["--experiment", experiment] if experiment else []
         return (await call((*self.command, *words))).strip()
 
-    async def enrolment(self, *words: str) -> Path:
-        """A file with a new enrolment secret."""
-        argv = (*self.command, "enrolment", "create", "--output", "quiet", *words)
-        secret = await call(argv)
+    async def enrolment(self) -> Path:
+        """A file with a new enrolment secret, made beside the manager as its command does it."""
+        clock, store = SystemClock(), SqliteStore(self.data / "manager.db")
+        await store.open()
+        try:
+            (view,) = await Enrolments(store, clock, RandomIds(clock)).create()
+        finally:
+            await store.close()
         path = self.root / f"enrolment-{len(list(self.root.glob('enrolment-*')))}"
         path.touch(mode=0o600)
-        path.write_text(secret)
+        path.write_text(view.secret or "")
         return path
 
 
@@ -164,6 +178,17 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def naming(path: Path) -> list[int]:
+    """Living processes with `path` in their command line, such as a QEMU with its files there."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        pid = int(entry.parent.name)
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if str(path).encode() in entry.read_bytes() and alive(pid):
+                found.append(pid)
+    return found
 
 
 def kill(pid: int) -> None:

@@ -1,10 +1,12 @@
 """A real manager and a real agent, without a VM."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.harness import programs
 from tests.harness.jobs import Jobs
@@ -19,14 +21,28 @@ class Setting(Jobs):
     agent: programs.AgentProgram
 
 
-@pytest.fixture
-async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
+@asynccontextmanager
+async def running(root: Path) -> AsyncIterator[Setting]:
     async with (
-        programs.manager(tmp_path / "manager") as manager,
+        programs.manager(root / "manager") as manager,
         programs.agent(manager) as agent,
         programs.client(manager) as client,
     ):
-        yield Setting(client, tmp_path, manager, agent)
+        yield Setting(client, root, manager, agent)
+
+
+@pytest.fixture
+async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
+    """A manager and an agent of the test's own, which it may kill."""
+    async with running(tmp_path) as own:
+        yield own
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setting]:
+    """One manager and one agent for all tests of a module, which must run in its loop."""
+    async with running(tmp_path_factory.mktemp("shared")) as common:
+        yield common
 
 
 class Gate:

@@ -11,6 +11,8 @@ from aiohttp import web
 from copilot_agent.protocol.job import FailureClass, JobState
 from tests.integration.pilot.conftest import Setting
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 CONTENT = b"events\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -40,75 +42,76 @@ async def file_server(files: dict[str, bytes]) -> AsyncIterator[str]:
     ("script", "code", "signal"), [("exit 3", 3, None), ("kill -SEGV $$", None, 11)]
 )
 async def test_a_payloads_own_failure(
-    setting: Setting, script: str, code: int | None, signal: int | None
+    shared: Setting, script: str, code: int | None, signal: int | None
 ) -> None:
-    job = await setting.submit("/bin/sh", "-c", script, max_attempts=2)
-    view = await setting.ended(job)
+    job = await shared.submit("/bin/sh", "-c", script, max_attempts=2)
+    view = await shared.ended(job)
     assert view.state is JobState.FAILED
     assert view.failure_class is FailureClass.PAYLOAD
     assert [(a.exit_code, a.signal, a.charged) for a in view.attempts] == [(code, signal, True)] * 2
     assert str(code or signal) in view.message
 
 
-async def test_a_missing_output_is_named(setting: Setting) -> None:
+async def test_a_missing_output_is_named(shared: Setting) -> None:
     outputs = [{"name": "there"}, {"name": "gone.root"}, {"name": "maybe", "optional": True}]
-    job = await setting.submit("/bin/touch", "there", outputs=outputs, max_attempts=1)
-    view = await setting.ended(job)
+    job = await shared.submit("/bin/touch", "there", outputs=outputs, max_attempts=1)
+    view = await shared.ended(job)
     assert view.failure_class is FailureClass.PAYLOAD
     assert "gone.root" in view.message
     assert "maybe" not in view.message
 
 
-async def test_a_program_that_is_not_there(setting: Setting) -> None:
-    job = await setting.submit("no-such-program", max_attempts=1)
-    view = await setting.ended(job)
+async def test_a_program_that_is_not_there(shared: Setting) -> None:
+    job = await shared.submit("no-such-program", max_attempts=1)
+    view = await shared.ended(job)
     assert view.failure_class is FailureClass.ENVIRONMENT
     assert "no-such-program" in view.message
 
 
-async def test_a_missing_input_ends_as_dead_letter_and_retry_revives_it(setting: Setting) -> None:
+async def test_a_missing_input_ends_as_dead_letter_and_retry_revives_it(shared: Setting) -> None:
     files: dict[str, bytes] = {}
     async with file_server(files) as url:
         inputs = [{"name": "in", "url": f"{url}/in", "sha256": SHA256, "size": len(CONTENT)}]
-        job = await setting.submit("/bin/cat", "in", inputs=inputs, max_attempts=2)
-        view = await setting.ended(job, 60)
+        job = await shared.submit("/bin/cat", "in", inputs=inputs, max_attempts=2)
+        view = await shared.ended(job, 60)
         assert view.state is JobState.FAILED
         assert view.failure_class is FailureClass.STAGE_IN
         assert len(view.attempts) == 2
         assert "in" in view.message
         assert "404" in view.message
         files["in"] = CONTENT
-        await setting.client.jobs.retry([job])
-        assert (await setting.ended(job, 60)).state is JobState.SUCCEEDED
+        await shared.client.jobs.retry([job])
+        assert (await shared.ended(job, 60)).state is JobState.SUCCEEDED
 
 
-async def test_an_input_with_another_hash_fails_as_stage_in(setting: Setting) -> None:
+async def test_an_input_with_another_hash_fails_as_stage_in(shared: Setting) -> None:
     async with file_server({"in": b"tampered"}) as url:
-        inputs = [{"name": "in", "url": f"{url}/in", "sha256": SHA256, "size": len(CONTENT)}]
-        job = await setting.submit("/bin/cat", "in", inputs=inputs, max_attempts=1)
-        view = await setting.ended(job, 60)
+        sha256 = hashlib.sha256(b"original").hexdigest()
+        inputs = [{"name": "in", "url": f"{url}/in", "sha256": sha256, "size": 8}]
+        job = await shared.submit("/bin/cat", "in", inputs=inputs, max_attempts=1)
+        view = await shared.ended(job, 60)
     assert view.failure_class is FailureClass.STAGE_IN
     assert view.attempts[0].exit_code is None
 
 
-async def test_run_time_is_a_limit_even_without_listening_to_sigterm(setting: Setting) -> None:
+async def test_run_time_is_a_limit_even_without_listening_to_sigterm(shared: Setting) -> None:
     stubborn = "trap '' TERM; while :; do sleep 0.1; done"
     limits = {"run_seconds": 1}
-    job = await setting.submit("/bin/sh", "-c", stubborn, limits=limits, max_attempts=1)
-    view = await setting.ended(job)
+    job = await shared.submit("/bin/sh", "-c", stubborn, limits=limits, max_attempts=1)
+    view = await shared.ended(job)
     assert view.failure_class is FailureClass.PAYLOAD_LIMIT
     assert "1 s" in view.message
-    following = await setting.submit("/bin/true")
+    following = await shared.submit("/bin/true")
     async with asyncio.timeout(5):
-        assert (await setting.ended(following)).state is JobState.SUCCEEDED
+        assert (await shared.ended(following)).state is JobState.SUCCEEDED
 
 
-async def test_a_gigabyte_of_output_is_cut_and_the_job_succeeds(setting: Setting) -> None:
+async def test_a_gigabyte_of_output_is_cut_and_the_job_succeeds(shared: Setting) -> None:
     flood = "head -c 1000000000 /dev/zero | tr '\\0' 'x'; echo; echo the end"
     limits = {"log_mib": 1, "run_seconds": 120}
-    job = await setting.submit("/bin/sh", "-c", flood, limits=limits)
-    view = await setting.ended(job, 120)
+    job = await shared.submit("/bin/sh", "-c", flood, limits=limits)
+    view = await shared.ended(job, 120)
     assert view.state is JobState.SUCCEEDED
     log = next(output for output in view.outputs if output.name == "stdout.log")
     assert log.size < 2 << 20
-    assert (await setting.client.jobs.logs(job)).text.endswith("the end\n")
+    assert (await shared.client.jobs.logs(job)).text.endswith("the end\n")
