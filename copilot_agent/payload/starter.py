@@ -62,22 +62,29 @@ class Starter:
     def __init__(self) -> None:
         self._pid, self._channel = _fork()
 
+    @property
+    def pid(self) -> int:
+        return self._pid
+
     def send(self, order: Order, files: Sequence[int]) -> None:
         """`files`: the pipe for news, stdin, stdout, stderr, then what joins control groups.
 
-        The news are "PID\\n" and, if it fails, "STEP ERRNO\\n". Raises OSError if the starter is
-        gone; the next call makes another one.
+        The news are "PID\\n" and, if it fails, "STEP ERRNO\\n". Raises OSError.
         """
         written = os.memfd_create("order")
         try:
             os.write(written, json.dumps(asdict(order)).encode())
-            socket.send_fds(self._channel, [b"!"], [written, *files])
-        except (BrokenPipeError, ConnectionResetError):
-            self.close()
-            self._pid, self._channel = _fork()
-            raise
+            self._send([written, *files])
         finally:
             os.close(written)
+
+    def _send(self, files: list[int]) -> None:
+        try:
+            socket.send_fds(self._channel, [b"!"], files)
+        except (BrokenPipeError, ConnectionResetError):  # somebody killed it
+            self.close()
+            self._pid, self._channel = _fork()
+            socket.send_fds(self._channel, [b"!"], files)
 
     def close(self) -> None:
         """Payloads that run are not touched."""

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from copilot_agent.payload.runner import PayloadEnd, PayloadStartError, Sandbox
+from copilot_agent.payload.runner import SLOTS, PayloadEnd, PayloadStartError, Sandbox
 from copilot_agent.protocol.job import FailureClass, Limits, Requirements, Usage
 from tests.integration.payload.conftest import Lab, Run, plan, spec, survivors
 
@@ -221,3 +221,18 @@ def test_programs_that_cannot_run(lab: Lab, command: tuple[str, ...], words: str
     failure_class, message = refusal
     assert failure_class is FailureClass.ENVIRONMENT
     assert words in message
+
+
+def test_a_start_that_is_not_wanted_any_more(lab: Lab) -> None:
+    async def work(sandbox: Sandbox) -> list[int]:
+        for attempt in range(SLOTS + 1):  # so that each must give its slot back
+            job = plan(sandbox, spec("/bin/sleep", "60"), attempt)
+            start = asyncio.create_task(sandbox.start(job))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            start.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await start
+        return survivors(lab.scratch)
+
+    assert lab.do(work) == []
