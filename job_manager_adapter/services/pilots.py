@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 Carrier = Literal["websocket", "poll"]
 MAX_NONCES = 100_000
+MAX_REFUSALS_TOLD = 30
+"""A minute, of enrolments."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Pilots:
         self._signer = signer
         self._nonces: dict[str, tuple[str, float]] = {}
         """Nonce → (pilot, good until), oldest first."""
+        self._refusals: deque[float] = deque()
+        """When the latest refusals were told."""
 
     # Enrolment and tokens
 
@@ -86,16 +91,27 @@ class Pilots:
         )
 
     def _refused(self, request: EnrolRequest, code: ErrorCode, reason: str) -> RefusedError:
-        self._dispatcher.events.emit(
-            "host", request.launcher_key, "enrolment_refused", detail=reason
-        )
-        log.warning("enrolment of launcher %s refused: %s", request.launcher_key, reason)
+        if self._worth_telling():
+            self._dispatcher.events.emit(
+                "host", request.launcher_key, "enrolment_refused", detail=reason
+            )
+            log.warning("enrolment of launcher %s refused: %s", request.launcher_key, reason)
         remedy = (
             "ask the operator"
             if code is ErrorCode.HOST_BANNED
             else "get a fresh enrolment secret from the operator"
         )
         return RefusedError(reason, code=code, remedy=remedy)
+
+    def _worth_telling(self) -> bool:
+        """Anybody may knock; the journal and the log are not theirs to fill."""
+        now = self._dispatcher.clock.monotonic()
+        while self._refusals and self._refusals[0] < now - 60.0:
+            self._refusals.popleft()
+        if len(self._refusals) >= MAX_REFUSALS_TOLD:
+            return False
+        self._refusals.append(now)
+        return True
 
     async def challenge(self, pilot: str) -> str:
         """A nonce, good for one renewal within 5 minutes. Raises UnauthenticatedError."""

@@ -12,6 +12,7 @@ from aiohttp import web
 from copilot_agent.protocol.frames import MAX_FRAME_BYTES
 from job_manager_adapter.services.files import FileService
 from job_manager_adapter.services.pilots import Pilots
+from job_manager_adapter.transports.http.pace import Paces
 from job_manager_adapter.transports.http.tokens import AccessTokens
 
 Count = Callable[[str], None]
@@ -34,6 +35,9 @@ class PilotDoor:
     ping_seconds: float = 30.0
     max_frame: int = MAX_FRAME_BYTES
     first_frame_seconds: float = 15.0
+    attaches: Paces = field(default_factory=lambda: Paces(rate=1, burst=60))
+    """Each costs reads of the database and an entry in the journal."""
+    polls_pace: Paces = field(default_factory=lambda: Paces(rate=20, burst=200))
     sockets: "weakref.WeakSet[web.WebSocketResponse]" = field(default_factory=weakref.WeakSet)
     polls: "set[asyncio.Task[Any]]" = field(default_factory=set)
 

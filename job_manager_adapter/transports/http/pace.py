@@ -1,4 +1,8 @@
-"""How fast one connection may talk."""
+"""How fast one connection, or one pilot on many of them, may talk."""
+
+import asyncio
+
+MOST_REMEMBERED = 20_000
 
 
 class Pace:
@@ -13,3 +17,21 @@ class Pace:
         """Seconds to wait before the next frame is read; counts one frame."""
         self._due = max(self._due, now - self._slack) + self._period
         return max(0.0, self._due - now)
+
+
+class Paces:
+    """A pace for each name; who has not been heard for longest is forgotten first."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._paces: dict[str, Pace] = {}
+
+    async def keep(self, name: str) -> None:
+        """Waits until it is the turn of `name` again."""
+        pace = self._paces.pop(name, None) or Pace(self._rate, self._burst)
+        self._paces[name] = pace
+        if len(self._paces) > MOST_REMEMBERED:
+            del self._paces[next(iter(self._paces))]
+        if delay := pace.delay(asyncio.get_running_loop().time()):
+            await asyncio.sleep(delay)

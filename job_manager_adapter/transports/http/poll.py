@@ -32,7 +32,9 @@ class PollRoute:
         wait = _wait(request)
         frame = await read_model(request, PilotFrame, self._door.max_frame)
         self._door.count_frame("poll")
+        await self._door.polls_pace.keep(pilot)
         if frame.session is None:
+            await self._door.attaches.keep(pilot)
             session = await self._door.pilots.attach(pilot, "poll")
         else:
             session = self._door.pilots.session(pilot, frame.session)

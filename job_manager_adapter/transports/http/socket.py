@@ -59,6 +59,7 @@ class SocketRoute:
         first = await self._first(socket)
         if first is None:
             return
+        await self._door.attaches.keep(pilot)
         session = await self._door.pilots.attach(pilot, "websocket")
         session.receive(first)
         directions = {

@@ -11,7 +11,13 @@ from copilot_agent.protocol.job import JobState
 from job_manager_adapter.services.errors import RefusedError
 from job_manager_adapter.views import BanRequest, SubmitRequest
 from tests.unit.job_manager_adapter.services.test_conversation import kinds, verdicts
-from tests.unit.job_manager_adapter.services.world import LHC, OPERATOR, World, spec
+from tests.unit.job_manager_adapter.services.world import (
+    LHC,
+    OPERATOR,
+    FakePilot,
+    World,
+    spec,
+)
 
 
 async def test_a_report_on_anothers_attempt_takes_nothing_away(world: World) -> None:
@@ -74,3 +80,18 @@ async def test_a_ban_also_ends_an_attach_that_is_under_way(
     assert caught.value.code is ErrorCode.HOST_BANNED
     job = (await world.submit()).jobs[0]
     assert (await world.job(job)).state is JobState.WAITING
+
+
+async def test_strangers_who_knock_without_end_do_not_fill_the_journal(world: World) -> None:
+    stranger = FakePilot(world, "x" * 43)
+    for _ in range(200):
+        with pytest.raises(RefusedError):
+            await stranger.enrol()
+    await world.services.events.flush()
+    assert 1 <= await world.store.journal_last() < 100
+    world.clock.advance(61)
+    with pytest.raises(RefusedError):
+        await stranger.enrol()
+    before = await world.store.journal_last()
+    await world.services.events.flush()
+    assert await world.store.journal_last() == before + 1
