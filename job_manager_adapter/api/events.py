@@ -7,6 +7,8 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import Field, TypeAdapter, ValidationError
 
+from copilot_agent.protocol.errors import CopilotError
+from job_manager_adapter.api.auth import bearer
 from job_manager_adapter.api.problems import invalid
 from job_manager_adapter.api.route import ALL_ROLES, Call, Route
 from job_manager_adapter.views import Event
@@ -26,18 +28,26 @@ async def events(call: Call[None, None]) -> web.StreamResponse:
     assert task is not None  # noqa: S101 - always within a task
     call.doors.streams.add(task)
     try:
-        await _forward(stream, response)
+        await _forward(stream, response, call)
     finally:
         call.doors.streams.discard(task)
     return response
 
 
-async def _forward(stream: AsyncIterator[Event], response: web.StreamResponse) -> None:
-    """Until the client leaves; a comment in between keeps proxies from giving up."""
+async def _forward(
+    stream: AsyncIterator[Event], response: web.StreamResponse, call: Call[None, None]
+) -> None:
+    """Until the client leaves or its token ends; comments keep proxies from giving up."""
     coming = asyncio.ensure_future(_next(stream))
+    now = asyncio.get_running_loop().time
+    look = now() + KEEP_ALIVE_SECONDS
     try:
         while True:
             done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE_SECONDS)
+            if now() >= look:
+                look = now() + KEEP_ALIVE_SECONDS
+                if not await _still_allowed(call):
+                    return
             if not done:
                 await response.write(b": still here\n\n")
                 continue
@@ -52,6 +62,15 @@ async def _forward(stream: AsyncIterator[Event], response: web.StreamResponse) -
         await asyncio.wait({coming})
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
+
+
+async def _still_allowed(call: Call[None, None]) -> bool:
+    """A token may be revoked or run out while its stream is open."""
+    try:
+        await call.services.tokens.authenticate(bearer(call.request))
+    except CopilotError:
+        return False
+    return True
 
 
 async def _next(stream: AsyncIterator[Event]) -> Event | None:

@@ -298,3 +298,16 @@ async def test_every_answer_is_protected(http: aiohttp.ClientSession) -> None:
             assert reply.headers["X-Content-Type-Options"] == "nosniff"
             assert reply.headers["Cache-Control"] == "no-store"
             assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+
+
+async def test_the_stream_ends_with_its_token(
+    manager: Manager, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("job_manager_adapter.api.events.KEEP_ALIVE_SECONDS", 0.1)
+    token = await manager.services.tokens.create(Role.EXPERIMENT, "demo")
+    headers = {"Authorization": f"Bearer {token.token}"}
+    async with http.get("/api/v1/events", headers=headers) as reply:
+        await anext(aiter(reply.content))
+        await manager.services.tokens.revoke(token.id)
+        async with asyncio.timeout(10):
+            await reply.content.read()
