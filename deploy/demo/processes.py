@@ -38,6 +38,10 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
+    async def wait(self) -> int:
+        """The exit code, once it has ended by itself."""
+        return await self._process.wait()
+
     async def kill(self) -> None:
         """SIGKILL to this process alone, and wait until it is gone."""
         if self.running:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.harness import scripted_vm
+from tests.harness.vm import left_behind
 from vm_launcher.drivers.base import Handle
-from vm_launcher.drivers.qemu.process import is_alive
 
 pytestmark = pytest.mark.vm
 
@@ -62,12 +61,6 @@ class Launched:
     def handle(self) -> Handle:
         return Handle.model_validate_json((self._state / "handle.json").read_bytes())
 
-    def hypervisor_runs(self) -> bool:
-        if not (self._state / "handle.json").exists():
-            return False
-        process = self.handle().process
-        return process is not None and is_alive(process)
-
     async def until(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         async with asyncio.timeout(BOOT_SECONDS):
             while not true(status := self.status()):
@@ -101,27 +94,6 @@ async def launched(
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-def left_behind(state: Path) -> set[str]:
-    lasting = {"launcher.key", "launcher.lock", "status.json", "image-cache", "image-serial"}
-    return {entry.name for entry in state.iterdir()} - lasting
-
-
-async def until_dead(handle: Handle, seconds: float) -> None:
-    assert handle.process is not None
-    try:
-        process = os.pidfd_open(handle.process.pid)
-    except ProcessLookupError:
-        return
-    loop, dead = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(process, dead.set)
-    try:
-        async with asyncio.timeout(seconds):
-            await dead.wait()
-    finally:
-        loop.remove_reader(process)
-        os.close(process)
 
 
 async def test_from_the_first_boot_to_the_last_word(
@@ -176,29 +148,6 @@ def check_confinement(handle: Handle) -> None:
     assert b"netdev" not in command
     assert b"sss" not in command
     assert b"sss" not in Path(f"/proc/{handle.process.pid}/environ").read_bytes()
-
-
-async def test_killed_things_come_back_or_are_cleaned_up(
-    image: scripted_vm.ScriptedImage, state: Path
-) -> None:
-    async with launched(image, state) as vm:
-        await vm.idle()
-        first = vm.handle()
-        assert first.process is not None
-        os.kill(first.process.pid, signal.SIGKILL)
-        await vm.until(lambda status: status["boots"] == 2 and vm.hypervisor_runs())
-        second = vm.handle()
-        vm.process.kill()
-        await until_dead(second, 1.0)
-        await vm.process.wait()
-    assert "ended without a word" in call("status", state).stdout
-
-    async with launched(image, state) as vm:
-        await vm.until(lambda status: status.get("state") == "booting")
-        assert "left a VM behind" in (state.parent / "log").read_text()
-        vm.process.send_signal(signal.SIGTERM)
-        assert await vm.exit_code() == 0
-    assert left_behind(state) == set()
 
 
 async def test_a_guest_that_takes_too_long_is_an_error_with_a_remedy(
