@@ -30,7 +30,7 @@ class Ground:
     capabilities: Capabilities
 
 
-def prepare(settings: Settings, starter: Starter | None = None) -> Ground:
+def prepare(settings: Settings, starter: Starter) -> Ground:
     """Raises OSError and ValueError."""
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     user = settings.payload_user

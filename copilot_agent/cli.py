@@ -92,9 +92,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from copilot_agent.payload.starter import Starter
 
-        starter = Starter() if arguments.command == "run" else None  # before much is imported
-        settings = _settings(arguments)
-        return _run(arguments, settings, starter) if starter else _probe(settings)
+        with Starter() as starter:  # before much is imported
+            settings = _settings(arguments)
+            if arguments.command == "probe":
+                return _probe(settings, starter)
+            return _run(arguments, settings, starter)
     except (OSError, ValueError) as error:
         print(f"copilot-agent: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -122,10 +124,10 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
     )
 
 
-def _probe(settings: "Settings") -> int:
+def _probe(settings: "Settings", starter: "Starter") -> int:
     from copilot_agent.assembly import prepare
 
-    print(prepare(settings).capabilities.model_dump_json(indent=2))
+    print(prepare(settings, starter).capabilities.model_dump_json(indent=2))
     return 0
 
 

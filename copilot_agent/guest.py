@@ -67,8 +67,8 @@ class Guest:
         *,
         epoch: int,
         scratch: Path = SCRATCH,
+        starter: Starter,
         arrival: Arrival | None = None,
-        starter: Starter | None = None,
         set_clock: Callable[[float], None] = set_system_clock,
     ) -> None:
         self._directory = directory

@@ -58,6 +58,7 @@ class Sandbox:
         None: as `uid`. `starter` is best made before the agent imports much.
         """
         self._starter = starter or Starter()
+        self._own_starter = starter is None
         self._scratch = scratch.absolute()
         privileged = os.geteuid() == 0
         self._uid = uid if privileged else None
@@ -247,7 +248,8 @@ class Sandbox:
 
     def close(self) -> None:
         """After the last payload's end."""
-        self._starter.close()
+        if self._own_starter:
+            self._starter.close()
         os.close(self._null)
         if self._groups is not None:
             self._groups.close()

@@ -86,6 +86,12 @@ class Starter:
             self._pid, self._channel = _fork()
             socket.send_fds(self._channel, [b"!"], files)
 
+    def __enter__(self) -> "Starter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Payloads that run are not touched."""
         self._channel.close()

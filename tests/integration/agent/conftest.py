@@ -10,6 +10,7 @@ import pytest
 
 from copilot_agent.assembly import prepare
 from copilot_agent.core.events import Key
+from copilot_agent.payload.starter import Starter
 from copilot_agent.probe import Given
 from copilot_agent.protocol.frames import (
     ManagerFrame,
@@ -33,10 +34,11 @@ SECONDS = 20.0
 class Bench:
     """One manager and at most one agent at a time."""
 
-    def __init__(self, manager: ScriptedManager, state: Path) -> None:
+    def __init__(self, manager: ScriptedManager, state: Path, starter: Starter) -> None:
         self.manager = manager
         self.state = state
         self.session = 0
+        self.starter = starter
         self._agent: asyncio.Task[int] | None = None
 
     def settings(self) -> Settings:
@@ -50,7 +52,7 @@ class Bench:
     def start(self) -> "asyncio.Task[int]":
         settings = self.settings()
         self.state.mkdir(exist_ok=True)
-        self._agent = asyncio.create_task(run(settings, SECRET, prepare(settings)))
+        self._agent = asyncio.create_task(run(settings, SECRET, prepare(settings, self.starter)))
         return self._agent
 
     async def stop(self) -> None:
@@ -119,7 +121,8 @@ def _key(report: Report) -> Key:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     logging.getLogger("copilot_agent").setLevel(logging.INFO)
-    async with ScriptedManager().running() as manager:
-        bench = Bench(manager, tmp_path / "state")
-        yield bench
-        await bench.stop()
+    with Starter() as starter:
+        async with ScriptedManager().running() as manager:
+            bench = Bench(manager, tmp_path / "state", starter)
+            yield bench
+            await bench.stop()

@@ -173,7 +173,7 @@ async def test_a_second_agent_on_the_same_directory_is_refused(bench: Bench) -> 
     bench.start()
     await bench.attach()
     with pytest.raises(InUseError, match="another agent"):
-        await Bench(bench.manager, bench.state).start()
+        await Bench(bench.manager, bench.state, bench.starter).start()
 
 
 async def test_nothing_is_left_in_the_work_directory(bench: Bench, tmp_path: Path) -> None:

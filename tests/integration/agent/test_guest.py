@@ -77,6 +77,7 @@ class Launcher:
                 state,
                 epoch=epoch,
                 scratch=self.root / "scratch",
+                starter=self.bench.starter,
                 set_clock=self.clock.append,
             ).run()
         )
