@@ -25,6 +25,7 @@ _MAX_PART_BYTES = 255
 _MAX_DEPTH = 32
 _MAX_EXTENSION_BYTES = 1 << 16
 """Of a pax or long-name record."""
+_HEADERS_PER_ENTRY = 4
 _MAX_DIRECTORY_BYTES = 32 << 20
 """Of a zip's central directory, which is read into memory."""
 
@@ -190,13 +191,14 @@ def _unpack_zip(file: IO[bytes], tree: _Tree) -> None:
 def _look_at_zip_end(file: IO[bytes], caps: Caps) -> None:
     """Refuses archives whose table of contents alone would fill the memory."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - (1 << 16) - 22))
+    file.seek(max(0, size - (1 << 16) - 22 - 20))
     end = file.read()
     start = end.rfind(b"PK\x05\x06")
     if start < 0 or len(end) - start < 22:
         raise ArchiveError("is damaged: a zip without an end record")
     entries, directory_bytes = struct.unpack_from("<HI", end, start + 10)
-    if entries == 0xFFFF or directory_bytes == 0xFFFFFFFF:
+    zip64 = b"PK\x06\x07" in end[max(0, start - 20) : start]  # believed even if not needed
+    if zip64 or entries == 0xFFFF or directory_bytes == 0xFFFFFFFF:
         raise ArchiveError("has more than 65,534 entries or 4 GiB; split it or use a tar")
     if entries > caps.entries or directory_bytes > _MAX_DIRECTORY_BYTES:
         raise ArchiveError(f"has more than {caps.entries} entries")
@@ -263,8 +265,12 @@ def _tar_headers(stream: Stream, tree: _Tree) -> Iterator[_Header]:
     """Files and directories; the caller reads what follows each before it asks for the next."""
     long_name: str | None = None
     records: dict[str, str] = {}
+    headers = 0
     while (header := _tar_header(stream)) is not None:
         tree.check()
+        headers += 1
+        if headers > _HEADERS_PER_ENTRY * tree.caps.entries:
+            raise ArchiveError(f"has more than {headers - 1} headers")
         match header.kind:
             case b"L":
                 long_name = _extension(stream, header).rstrip(b"\0").decode()
@@ -331,6 +337,7 @@ def _with_extensions(header: _Header, long_name: str | None, records: dict[str, 
 
 def _skip(stream: Stream, size: int, tree: _Tree) -> None:
     tree.refuse_size(size)
+    tree.written += size  # nothing is, but to read it costs as much
     stream.skip(size)
     _skip_padding(stream, size)
 

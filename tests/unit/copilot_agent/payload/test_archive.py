@@ -66,6 +66,16 @@ def wrong_size_zip() -> bytes:
     return raw.replace(struct.pack("<I", 1000), struct.pack("<I", 10))
 
 
+def zip64() -> bytes:
+    """A small zip, with a zip64 record before its end that readers believe more than that."""
+    raw = zipped(("a", b"x"))
+    end = raw.rfind(b"PK\x05\x06")
+    length, start = struct.unpack_from("<II", raw, end + 12)
+    record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, length, start)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+    return raw[:end] + record + locator + raw[end:]
+
+
 def huge_header() -> bytes:
     info = tarfile.TarInfo("a")
     info.size = 1 << 50
@@ -162,6 +172,14 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "tar.xz: bomb": (lzma.compress(tar(entry("a", b"\0" * (15 << 20)))), "packed size"),
     "tar.gz: damaged": (gzip.compress(tar(entry("a", os.urandom(9999))))[:-500], "damaged"),
     "tar: too many": (tar(*[entry(f"f{i}") for i in range(1001)]), "more than 1000 entries"),
+    "tar: too many headers": (
+        tar(*[entry("a", type=tarfile.XGLTYPE)] * 5000, entry("a", b"x")),
+        "headers",
+    ),
+    "tar: directories with content": (
+        gzip.compress(tar(*[entry(f"d{i}", b"\0" * (9 << 20), type=b"5") for i in range(3)])),
+        "unpacks to more than",
+    ),
     "tar: too many directories": (
         tar(*[entry("/".join(f"{i}-{j}" for j in range(30)) + "/f") for i in range(60)]),
         "more than 1000 entries",
@@ -177,6 +195,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "zip: bomb": (zipped(("a", b"\0" * (15 << 20))), "200 times the packed size"),
     "zip: other compression": (zipped(("a", b"x"), method=zipfile.ZIP_LZMA), "than deflate"),
     "zip: too many": (zipped(*[(f"f{i}", b"") for i in range(1001)]), "more than 1000 entries"),
+    "zip: more in a zip64 record": (zip64(), "4 GiB"),
     "zip: wrong size": (wrong_size_zip(), "a"),
     "zip: encrypted": (encrypted_zip(), "is encrypted"),
     "zip: cut": (zipped(("a", b"x" * 100))[:-10], "without an end record"),
