@@ -21,6 +21,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9-]{0,62}[a-z]")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that IANA has assigned; elsewhere lie site-local and IPv4-embedding addresses."""
 _RESOLVE_SECONDS = 15.0
 _CONNECT_SECONDS = 20.0
 _MAX_ADDRESSES = 4
@@ -147,7 +149,8 @@ def inner_address(address: Address) -> str:
         return "link_local_address"
     if address.is_multicast:
         return "multicast_address"
-    return "" if address.is_global else "private_address"
+    outside = address.is_global and (address.version == 4 or address in _GLOBAL_UNICAST)
+    return "" if outside else "private_address"
 
 
 def _address(text: str) -> Address | None:

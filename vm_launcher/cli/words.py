@@ -25,7 +25,12 @@ def status_lines(status: Status) -> list[str]:
     ]
     if status.message:
         lines.append(f"ended      {status.outcome}: {status.message}")
-    return [line.rstrip() for line in lines]
+    return [_printable(line).rstrip() for line in lines]
+
+
+def _printable(line: str) -> str:
+    """The guest chose some of the words; no terminal is to obey them."""
+    return "".join(sign if sign.isprintable() else "?" for sign in line)
 
 
 def _jobs(status: Status) -> list[str]:

@@ -98,6 +98,8 @@ def test_the_managers_loopback_port_is_allowed_and_no_other() -> None:
         ("10.0.2.2", "private_address"), ("172.16.0.1", "private_address"),
         ("192.168.0.1", "private_address"), ("100.64.0.1", "private_address"),
         ("fd00::1", "private_address"), ("198.18.0.1", "private_address"),
+        ("fec0::1", "private_address"), ("::7f00:1", "private_address"),
+        ("::ffff:0:a00:1", "private_address"), ("64:ff9b:1::a00:1", "private_address"),
         ("255.255.255.255", "private_address"), ("240.0.0.1", "private_address"),
         ("169.254.169.254", "link_local_address"), ("fe80::1", "link_local_address"),
         ("224.0.0.1", "multicast_address"), ("ff02::1", "multicast_address"),

@@ -32,6 +32,19 @@ def test_status_of_a_launcher_that_has_ended(
     assert "2.50 from" in text
 
 
+def test_no_terminal_obeys_the_guest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = Status(
+        state="saved",
+        guest_message="a\x9b2Jb\u202ec\x1b[31m",
+        jobs=[{"name": "n\x9d0;title\x07", "experiment": "e\r\n"}],
+    )
+    StateDirectory(tmp_path).write_status(status)
+    assert main(["status", "--state", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "a?2Jb?c?[31m" in text
+    assert text.replace("\n", "").isprintable()
+
+
 def test_status_of_a_launcher_that_was_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
