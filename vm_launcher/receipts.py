@@ -3,8 +3,9 @@
 They are kept as they came. Whoever has the manager's public key can verify them.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,17 +25,14 @@ class ReceiptFile:
         self._path = path
         self._most_bytes = most_bytes
 
-    def load(self) -> list[Receipt]:
-        """All whole receipts; a line that a power cut has torn is left out."""
+    def load(self) -> Iterator[Receipt]:
+        """All whole receipts, one by one; a line that a power cut has torn is left out."""
         if not self._path.exists():
-            return []
-        found = []
-        for line in self._path.read_bytes().splitlines():
-            try:
-                found.append(Receipt.model_validate_json(line))
-            except ValidationError:
-                continue
-        return found
+            return
+        with self._path.open("rb") as file:
+            for line in file:
+                with contextlib.suppress(ValidationError):
+                    yield Receipt.model_validate_json(line)
 
     def append(self, receipts: Iterable[Receipt]) -> None:
         """Returns when they are on the disk; raises `ReceiptsFullError` or `OSError`."""

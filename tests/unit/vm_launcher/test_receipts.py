@@ -1,5 +1,6 @@
 """Receipts are kept once, durably, and add up."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,10 @@ def receipt(number: int, granted: float = 1.5) -> Receipt:
 
 def test_what_was_appended_is_loaded(tmp_path: Path) -> None:
     file = ReceiptFile(tmp_path / "receipts.jsonl")
-    assert file.load() == []
+    assert list(file.load()) == []
     file.append([receipt(1), receipt(2)])
     file.append([receipt(3)])
-    assert file.load() == [receipt(1), receipt(2), receipt(3)]
+    assert list(file.load()) == [receipt(1), receipt(2), receipt(3)]
 
 
 def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
     file.append([receipt(1), receipt(2)])
     path.write_bytes(path.read_bytes()[:-30])
     file.append([receipt(3)])
-    assert file.load() == [receipt(1), receipt(3)]
+    assert list(file.load()) == [receipt(1), receipt(3)]
 
 
 def test_a_guest_cannot_fill_the_disk(tmp_path: Path) -> None:
@@ -51,6 +52,17 @@ def test_a_guest_cannot_fill_the_disk(tmp_path: Path) -> None:
         for number in range(100):
             file.append([receipt(number)])
     assert (tmp_path / "receipts.jsonl").stat().st_size <= 2000
+
+
+def test_many_receipts_cost_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        book = CreditBook(receipt(number) for number in range(2000))
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert book.totals().receipts == 2000
+    assert used < 2000 * 600
 
 
 def test_a_receipt_counts_once() -> None:
