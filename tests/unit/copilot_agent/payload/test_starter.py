@@ -81,7 +81,7 @@ async def test_a_killed_starter_is_replaced(starter: Starter, tmp_path: Path) ->
 def test_it_ends_with_its_agent() -> None:
     program = (
         "import sys, time; from copilot_agent.payload.starter import Starter\n"
-        "print(Starter().pid, flush=True); time.sleep(60)"
+        "starter = Starter(); print(starter.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as agent:
         assert agent.stdout is not None
