@@ -67,6 +67,7 @@ class Launcher:
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel: HostChannel | None = None
+        self._untold = 0
         self._net = NetServer(parts.spec.net_socket, parts.egress)
         self._receipts = ReceiptFile(parts.state.receipts)
         self._book = CreditBook(self._receipts.load())
@@ -165,7 +166,11 @@ class Launcher:
         try:
             await self._channel.send(message)
         except ChannelDownError as error:
-            log.warning("%s was not told to the guest: %s", message.type, error)
+            if not self._untold:  # a guest that asks and does not read would fill the log
+                log.warning("%s was not told to the guest: %s", message.type, error)
+            self._untold += 1
+        else:
+            self._untold = 0
 
     def _message(self, effect: ev.Effect) -> guest.HostMessage | None:
         match effect:

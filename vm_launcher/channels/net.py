@@ -17,6 +17,7 @@ _BURST_EVENTS = 20_000
 _BROKEN_EVENTS = 1000  # what a break of the protocol counts for
 _GARBAGE_BYTES = 1024  # as many before the connection has begun count for an event
 _LOOK_SECONDS = 15.0
+_BREAKS_TOLD = 20  # a hostile guest does not fill the log
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,9 @@ class Session(asyncio.Protocol):
         return heard.connection
 
     def _recover(self, data: bytes, error: GuestProtocolError) -> None:
-        log.info("the guest's net connection broke: %s", error)
         self.broken += 1
+        level = logging.INFO if self.broken <= _BREAKS_TOLD else logging.DEBUG
+        log.log(level, "the guest's net connection broke: %s", ascii(str(error))[1:-1])
         self.restart()
         self._shake_hands(cast(HostHandshake, self._handshake), data)
 
