@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from copilot_agent.protocol.errors import CopilotError
+from job_manager_adapter.cli.ids import an_id
 from job_manager_adapter.cli.output import Columns, age, show_fields, show_rows
 from job_manager_adapter.client import Client
 from job_manager_adapter.views import HostView, PilotState, PilotView
@@ -12,11 +13,9 @@ PILOTS: Columns[PilotView] = {
     "PILOT": lambda pilot: pilot.id,
     "STATE": lambda pilot: pilot.state.value,
     "CORES": lambda pilot: pilot.capabilities.cores,
-    "MEMORY": lambda pilot: f"{pilot.capabilities.memory_mib} MiB",
+    "MIB": lambda pilot: pilot.capabilities.memory_mib,
     "JOBS": lambda pilot: len(pilot.jobs),
-    "SUCCEEDED": lambda pilot: pilot.jobs_succeeded,
-    "FAILED": lambda pilot: pilot.jobs_failed,
-    "ACCELERATOR": lambda pilot: pilot.capabilities.accelerator,
+    "ENDED": lambda pilot: _ended(pilot),
     "SEEN": lambda pilot: pilot.seen_at,
 }
 HOSTS: Columns[HostView] = {
@@ -29,6 +28,13 @@ HOSTS: Columns[HostView] = {
     "CREDIT": lambda host: f"{host.credit_granted:.2f}",
     "SEEN": lambda host: host.seen_at,
 }
+
+
+def _ended(pilot: PilotView) -> str:
+    failed = f" ({pilot.jobs_failed} failed)" if pilot.jobs_failed else ""
+    return f"{pilot.jobs_succeeded + pilot.jobs_failed}{failed}"
+
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -42,8 +48,8 @@ def _add_pilot(parser: argparse.ArgumentParser) -> None:
     lister = verbs.add_parser("list", help="the fleet")
     lister.set_defaults(run=list_pilots)
     lister.add_argument("--state", choices=[state.value for state in PilotState])
-    lister.add_argument("--host")
-    lister.add_argument("--limit", type=int, default=100)
+    lister.add_argument("--host", type=an_id("host"), metavar="ID", help="only this host's")
+    lister.add_argument("--limit", type=int, default=100, metavar="N", help="default 100")
     for name, run, text in (
         ("show", show_pilot, "everything about one pilot"),
         ("drain", drain_pilot, "let it finish what it holds and take no more"),
@@ -51,10 +57,12 @@ def _add_pilot(parser: argparse.ArgumentParser) -> None:
     ):
         verb = verbs.add_parser(name, help=text, description=text)
         verb.set_defaults(run=run)
-        verb.add_argument("pilot")
+        verb.add_argument(
+            "pilot", type=an_id("pilot"), help="a pilot's id, as `copilot pilot list` shows it"
+        )
         if name == "drain":
             verb.add_argument("--deadline", type=duration, metavar="TIME", help="such as 30m or 2h")
-            verb.add_argument("--undo", action="store_true")
+            verb.add_argument("--undo", action="store_true", help="let it take jobs again")
 
 
 def _add_host(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +72,11 @@ def _add_host(parser: argparse.ArgumentParser) -> None:
     lister.add_argument("--limit", type=int, default=100)
     ban = verbs.add_parser("ban", help="give a host no more jobs")
     ban.set_defaults(run=ban_host)
-    ban.add_argument("host")
+    ban.add_argument(
+        "host", type=an_id("host"), help="a host's id, as `copilot host list` shows it"
+    )
     ban.add_argument("--reason", default="")
-    ban.add_argument("--undo", action="store_true")
+    ban.add_argument("--undo", action="store_true", help="give it jobs again")
 
 
 def duration(text: str) -> float:

@@ -9,7 +9,16 @@ from typing import Any
 from copilot_agent.protocol.errors import CopilotError
 from copilot_agent.protocol.job import JobState
 from job_manager_adapter.cli import submit
-from job_manager_adapter.cli.output import Columns, age, printable, show_fields, show_rows, size
+from job_manager_adapter.cli.ids import an_id
+from job_manager_adapter.cli.output import (
+    Columns,
+    age,
+    counted,
+    printable,
+    show_fields,
+    show_rows,
+    size,
+)
 from job_manager_adapter.cli.wait import fetch_all, wait_for
 from job_manager_adapter.client import Client
 from job_manager_adapter.views import Changed, Explanation, JobView
@@ -19,10 +28,8 @@ COLUMNS: Columns[JobView] = {
     "NAME": lambda job: job.name,
     "STATE": lambda job: job.state.value,
     "ATTEMPT": lambda job: f"{job.attempt}/{job.max_attempts}",
-    "PHASE": lambda job: _phase(job),
-    "PILOT": lambda job: job.pilot,
     "SUBMITTED": lambda job: job.submitted_at,
-    "MESSAGE": lambda job: job.message[:60],
+    "MESSAGE": lambda job: job.message or _whereabouts(job),
 }
 
 
@@ -37,22 +44,30 @@ def add_parser(nouns: Any) -> None:
     _add_many(verbs, "retry", retry, "give failed or cancelled jobs new attempts")
     logs_parser = _add_simple(verbs, "logs", logs, "what the payload printed")
     logs_parser.add_argument("--stream", choices=["stdout", "stderr"], default="stdout")
-    logs_parser.add_argument("--attempt", type=int)
+    logs_parser.add_argument("--attempt", type=int, metavar="N", help="default: the newest")
     logs_parser.add_argument("--follow", action="store_true", help="go on until the job has ended")
     fetch_parser = _add_many(verbs, "fetch", fetch, "fetch the outputs of jobs")
-    fetch_parser.add_argument("--directory", type=Path, default=Path("results"), metavar="DIR")
+    fetch_parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="each job's files go into DIR/JOB/ (default: results)",
+    )
     wait_parser = _add_many(verbs, "wait", wait, "show progress until jobs have ended")
-    wait_parser.add_argument("--fetch", type=Path, metavar="DIR")
+    wait_parser.add_argument("--fetch", type=Path, metavar="DIR", help="then fetch outputs")
 
 
 def _add_list(verbs: Any) -> None:
     parser = verbs.add_parser("list", help="jobs, newest first")
     parser.set_defaults(run=list_jobs)
     parser.add_argument("--state", choices=[state.value for state in JobState])
-    parser.add_argument("--experiment")
-    parser.add_argument("--batch", help="only those submitted together")
-    parser.add_argument("--label", metavar="KEY=VALUE")
-    parser.add_argument("--limit", type=int, default=50)
+    parser.add_argument("--experiment", metavar="NAME")
+    parser.add_argument(
+        "--batch", type=an_id("batch"), metavar="ID", help="only those submitted together"
+    )
+    parser.add_argument("--label", metavar="KEY=VALUE", help="only those with this label")
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="default 50, most 500")
     parser.add_argument("--cursor", help="where the page before ended")
 
 
@@ -61,7 +76,7 @@ def _add_simple(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
-    parser.add_argument("job", help="a job's id, as `copilot job list` shows it")
+    parser.add_argument("job", type=an_id("job"), help="a job's id, as `copilot job list` shows it")
     return parser
 
 
@@ -70,7 +85,13 @@ def _add_many(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
-    parser.add_argument("jobs", nargs="+", metavar="job")
+    parser.add_argument(
+        "jobs",
+        nargs="+",
+        type=an_id("job"),
+        metavar="job",
+        help="jobs' ids, as `copilot job list` shows them",
+    )
     return parser
 
 
@@ -121,6 +142,10 @@ def _fields(job: JobView) -> dict[str, object]:
     return fields
 
 
+def _whereabouts(job: JobView) -> str:
+    return f"{_phase(job)} on {job.pilot}".strip() if job.pilot else _phase(job)
+
+
 def _phase(job: JobView) -> str:
     if job.phase is None:
         return ""
@@ -141,11 +166,11 @@ def _explained(answer: Explanation) -> dict[str, object]:
         "why": answer.summary,
         "pilots": f"{answer.pilots_alive} alive, {answer.pilots_fit_now} have room now, "
         f"{answer.pilots_fit_idle} would if idle",
-        "ahead": f"{answer.waiting_ahead} jobs",
+        "ahead": counted(answer.waiting_ahead, "job"),
     }
     for need in answer.requirements:
         best = f" (best offer {need.best_offer})" if need.best_offer else ""
-        fields[need.requirement] = f"{need.pilots_fit} pilots fit{best}"
+        fields[need.requirement] = f"{counted(need.pilots_fit, 'pilot')} fit{best}"
     return {**fields, "next step": answer.next_step}
 
 
@@ -161,7 +186,8 @@ def _changed(answer: Changed, word: str, mode: str) -> int:
     if mode == "json":
         print(answer.model_dump_json(indent=2))
     elif mode == "quiet":
-        print("\n".join(answer.changed))
+        for job in answer.changed:
+            print(job)
     else:
         for job in answer.changed:
             print(f"{job} {word}")

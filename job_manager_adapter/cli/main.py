@@ -4,12 +4,13 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from copilot_agent.protocol.errors import CopilotError
 from job_manager_adapter.cli import fleet, jobs
 from job_manager_adapter.cli.output import complain, show_fields
 from job_manager_adapter.client import Client
-from job_manager_adapter.client.settings import load_settings
+from job_manager_adapter.client.settings import DEFAULT_URL, load_settings
 
 EXAMPLES = """examples:
   copilot job submit zmumu.toml --wait --fetch results
@@ -20,21 +21,30 @@ EXAMPLES = """examples:
 
 Where the manager is and who you are: --url/--token, then COPILOT_URL/COPILOT_TOKEN, then
 ~/.config/copilot/config.toml (url = "…", token = "…", mode 0600).
-Exit codes: 0 fine, 1 a job failed or an action was refused, 2 wrong usage, 130 interrupted.
+Exit codes: 0 fine, 1 a job failed, or something is wrong (see the message), 2 wrong flags,
+130 interrupted.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--url", help="the manager's URL")
+    common.add_argument("--url", help=f"the manager's URL (default {DEFAULT_URL})")
     common.add_argument("--token", help="a user token (better: COPILOT_TOKEN)")
-    common.add_argument("--output", choices=["table", "json", "quiet"], default="table")
+    common.add_argument(
+        "--output",
+        choices=["table", "json", "quiet"],
+        default="table",
+        help="for people, for programs, or ids only; may stand anywhere",
+    )
     parser = argparse.ArgumentParser(
         prog="copilot",
         description="Submit physics jobs to volunteers' virtual machines, and watch the fleet.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"copilot {version('cloud-copilot')}"
     )
     nouns = parser.add_subparsers(required=True, metavar="NOUN")
     jobs.add_parser(nouns)

@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Run and look after the service between pilots and an experiment's scheduler.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"copilot-manager {version('cloud-copilot')}"
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides data_dir")

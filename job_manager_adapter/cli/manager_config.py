@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from copilot_agent.protocol.errors import CopilotError
 from job_manager_adapter.settings import Settings, config_file, load, read_config
 
 
@@ -18,7 +19,7 @@ def add_parser(commands: Any) -> None:
     check = actions.add_parser("check", help="0 if the settings are right, else each mistake")
     check.set_defaults(run=check_settings)
     init = actions.add_parser("init", help="write a file with every setting and its default")
-    init.add_argument("file", type=Path)
+    init.add_argument("file", type=Path, metavar="FILE")
     init.set_defaults(run=init_settings)
 
 
@@ -37,7 +38,9 @@ def show_settings(args: argparse.Namespace) -> int:
 
 
 def check_settings(args: argparse.Namespace) -> int:
-    args.load_settings(args)
+    from job_manager_adapter.app import build_adapters
+
+    build_adapters(args.load_settings(args))
     print(f"{config_file(args.config) or 'the defaults'}: fine")
     return 0
 
@@ -45,8 +48,13 @@ def check_settings(args: argparse.Namespace) -> int:
 def init_settings(args: argparse.Namespace) -> int:
     settings = load(None, {"data_dir": str(args.data_dir)} if args.data_dir else None)
     text = "".join(f"{value}\n" for _, value in lines(settings))
-    with args.file.open("x", encoding="utf-8") as file:
-        file.write(f"# Settings of copilot-manager; what you leave out has this value.\n{text}")
+    try:
+        with args.file.open("x", encoding="utf-8") as file:
+            file.write(f"# Settings of copilot-manager; what you leave out has this value.\n{text}")
+    except FileExistsError as error:
+        raise CopilotError(
+            f"{args.file} is there already", remedy="move it away, or give another name"
+        ) from error
     print(f"wrote {args.file}")
     return 0
 

@@ -76,28 +76,32 @@ def _action(actions: Any, name: str, text: str, run: Callable[..., int]) -> Any:
 def _add_enrolments(commands: Any) -> None:
     actions = _noun(commands, "enrolment", "secrets with which launchers enrol", _ENROLMENTS)
     create = _action(actions, "create", "make secrets; they are shown this once", create_enrolments)
-    create.add_argument("--count", type=_count, default=1)
-    create.add_argument("--expires", type=duration, default=30 * 86400.0, metavar="7d")
-    create.add_argument("--launchers", type=_count, default=1, help="hosts for each secret")
+    create.add_argument("--count", type=_count, default=1, metavar="N", help="default: 1")
+    create.add_argument(
+        "--expires", type=duration, default=30 * 86400.0, metavar="7d", help="default: 30d"
+    )
+    create.add_argument(
+        "--launchers", type=_count, default=1, metavar="N", help="hosts for each secret (default 1)"
+    )
     create.add_argument("--label", default="", help="for people: whose, or what for")
     create.add_argument(
         "--directory", type=Path, metavar="DIR", help="write each secret to a file of its own"
     )
     _action(actions, "list", "enrolments, without their secrets", list_enrolments)
     revoke = _action(actions, "revoke", "no new boots with this secret", revoke_enrolment)
-    revoke.add_argument("id")
+    revoke.add_argument("id", help="as `copilot-manager enrolment list` shows it")
 
 
 def _add_tokens(commands: Any) -> None:
     actions = _noun(commands, "token", "tokens of users: experiments and operators", _TOKENS)
     create = _action(actions, "create", "make a token; it is shown this once", create_token)
     create.add_argument("--role", choices=[role.value for role in Role], required=True)
-    create.add_argument("--experiment", metavar="NAME")
+    create.add_argument("--experiment", metavar="NAME", help="needed with --role experiment")
     create.add_argument("--expires", type=duration, metavar="90d", help="default: never")
-    create.add_argument("--label", default="")
+    create.add_argument("--label", default="", help="for people: whose, or what for")
     _action(actions, "list", "tokens, without their values", list_tokens)
     revoke = _action(actions, "revoke", "refuse this token from now on", revoke_token)
-    revoke.add_argument("id")
+    revoke.add_argument("id", help="as `copilot-manager token list` shows it")
 
 
 def create_enrolments(args: argparse.Namespace) -> int:
@@ -115,7 +119,8 @@ def create_enrolments(args: argparse.Namespace) -> int:
     if args.directory:
         for view in views:
             _write_secret(args.directory / f"{view.id}.secret", view.secret or "")
-        print(f"{len(views)} secrets written to {args.directory}", file=sys.stderr)
+        made = "1 secret" if len(views) == 1 else f"{len(views)} secrets"
+        print(f"{made} written to {args.directory}", file=sys.stderr)
         views = [view.model_copy(update={"secret": None}) for view in views]
     _show(views, args.output, _enrolment_row, lambda view: view.secret or view.id)
     return 0
@@ -198,7 +203,7 @@ def _on_store(args: argparse.Namespace, work: Callable[[Any, Settings], Awaitabl
 def _show(
     views: Sequence[View],
     mode: str,
-    row: Callable[[View], Sequence[str]],
+    row: Callable[[View], dict[str, str]],
     key: Callable[[View], str],
 ) -> None:
     if mode == "json":
@@ -206,29 +211,39 @@ def _show(
     elif mode == "quiet":
         for view in views:
             print(key(view))
-    else:
+    elif views:
         _table([row(view) for view in views])
+    else:
+        print("none", file=sys.stderr)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print(
-            "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+def _table(rows: Sequence[dict[str, str]]) -> None:
+    """Columns without any content are left out."""
+    kept = [title for title in rows[0] if any(row[title] for row in rows)]
+    widths = {title: max(len(title), *(len(row[title]) for row in rows)) for title in kept}
+    for row in [{title: title for title in kept}, *rows]:
+        print("  ".join(f"{row[title]:{widths[title]}}" for title in kept).rstrip())
 
 
-def _enrolment_row(view: EnrolmentView) -> Sequence[str]:
-    bound = f"{len(view.hosts)}/{view.launchers_allowed} hosts"
-    expires = f"until {view.expires_at:%Y-%m-%d %H:%M}"
-    return view.id, expires, bound, _plain(view.label), view.secret or ""
+def _enrolment_row(view: EnrolmentView) -> dict[str, str]:
+    return {
+        "ENROLMENT": view.id,
+        "EXPIRES": f"{view.expires_at:%Y-%m-%d %H:%M} UTC",
+        "HOSTS": f"{len(view.hosts)} of {view.launchers_allowed}",
+        "LABEL": _plain(view.label),
+        "SECRET": view.secret or "",
+    }
 
 
-def _token_row(view: TokenView) -> Sequence[str]:
-    state = "revoked" if view.revoked else "valid"
-    expires = f"until {view.expires_at:%Y-%m-%d %H:%M}" if view.expires_at else "no end"
-    whose = f"{view.role.value} {view.experiment or ''}".strip()
-    return view.id, whose, state, expires, _plain(view.label), view.token or ""
+def _token_row(view: TokenView) -> dict[str, str]:
+    return {
+        "TOKEN": view.id,
+        "FOR": f"{view.role.value} {view.experiment or ''}".strip(),
+        "STATE": "revoked" if view.revoked else "valid",
+        "EXPIRES": f"{view.expires_at:%Y-%m-%d %H:%M} UTC" if view.expires_at else "never",
+        "LABEL": _plain(view.label),
+        "VALUE": view.token or "",
+    }
 
 
 def _plain(text: str) -> str:

@@ -27,6 +27,8 @@ STATE_STYLE = {
     "paused": "yellow",
     "draining": "yellow",
 }
+FREE_TEXT = {"NAME", "LABEL", "BANNED", "MESSAGE"}
+"""Columns that give way where the terminal is narrow."""
 
 
 def show_rows(
@@ -43,17 +45,32 @@ def show_rows(
     elif mode == "quiet":
         for row in rows:
             print(key(row))
+    elif rows:
+        _table(rows, columns, console or wide_console())
     else:
-        _table(rows, columns, console or Console())
+        print("none", file=sys.stderr)
 
 
 def _table(rows: Iterable[Model], columns: Columns[Model], console: Console) -> None:
+    """One line for each row; columns without any content are left out, free text is shortened."""
+    cells = [[_cell(value(row)) for value in columns.values()] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, title in enumerate(columns):
-        table.add_column(title, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*(_cell(value(row)) for value in columns.values()))
+    kept = [number for number in range(len(columns)) if any(line[number] for line in cells)]
+    titles = list(columns)
+    for number in kept:
+        free = titles[number] in FREE_TEXT
+        table.add_column(titles[number], overflow="ellipsis", no_wrap=not free)
+    for line in cells:
+        for cell in line:
+            cell.no_wrap, cell.overflow = True, "ellipsis"
+        table.add_row(*(line[number] for number in kept))
     console.print(table)
+
+
+def wide_console(*, stderr: bool = False) -> Console:
+    """A terminal's own width; files and pipes get lines as long as they are."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=10_000)
 
 
 def show_fields(model: BaseModel, fields: dict[str, object], mode: Mode, key: str) -> None:
@@ -63,7 +80,7 @@ def show_fields(model: BaseModel, fields: dict[str, object], mode: Mode, key: st
     elif mode == "quiet":
         print(key)
     else:
-        console = Console()
+        console = wide_console()
         width = max(map(len, fields))
         for title, value in fields.items():
             if value not in (None, "", (), {}):
@@ -97,6 +114,10 @@ def age(moment: datetime) -> str:
     return f"{seconds} s ago"
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size(count: int) -> str:
     """A number of bytes for people."""
     amount = float(count)
@@ -109,7 +130,7 @@ def size(count: int) -> str:
 
 def complain(error: CopilotError) -> None:
     """An error as people want it: what, where, what to do. On stderr."""
-    console = Console(stderr=True)
+    console = wide_console(stderr=True)
     console.print(Text("error: ", style="bold red") + Text(printable(error.message)))
     for field in error.errors:
         console.print(Text(f"  {printable(field.field)}: {printable(field.message)}"))

@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import json
 import math
+import re
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.ids import JobId
 from copilot_agent.protocol.job import JobSpec
-from job_manager_adapter.cli.output import is_terminal
+from job_manager_adapter.cli.output import counted, is_terminal
 from job_manager_adapter.cli.wait import fetch_all, wait_for
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.jobfile import (
@@ -57,8 +59,16 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("file", nargs="?", type=Path, help="job file (TOML)")
     _add_job_flags(parser)
-    parser.add_argument("--array", metavar="FIRST-LAST[:STEP]", help="a job for each number")
-    parser.add_argument("--sweep", action="append", default=[], metavar="NAME=V1,V2")
+    parser.add_argument(
+        "--array", metavar="FIRST-LAST[:STEP]", help="a job for each number, which replaces {array}"
+    )
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="NAME=V1,V2",
+        help="a job for each value, which replaces {NAME}",
+    )
     parser.add_argument(
         "--idempotency-key",
         metavar="KEY",
@@ -72,8 +82,8 @@ def add_parser(verbs: Any) -> None:
 def _add_job_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", help="whose jobs these are")
     parser.add_argument("--name", help="shown in lists")
-    parser.add_argument("--input", action="append", default=[], metavar="[NAME=]PATH")
-    parser.add_argument("--unpack", action="append", default=[], metavar="[NAME=]PATH")
+    _add_many(parser, "--input", "[NAME=]PATH", "a file that the payload needs")
+    _add_many(parser, "--unpack", "[NAME=]PATH", "an archive that the payload needs, unpacked")
     parser.add_argument(
         "--output-file",
         action="append",
@@ -82,16 +92,22 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a file to bring back",
     )
-    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--label", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--cores", type=int)
-    parser.add_argument("--memory", type=int, metavar="MIB")
-    parser.add_argument("--disk", type=int, metavar="MIB")
-    parser.add_argument("--cpu-flag", action="append", default=[], metavar="FLAG")
-    parser.add_argument("--run-seconds", type=int, help="longest run time")
-    parser.add_argument("--max-attempts", type=int)
-    parser.add_argument("--priority", type=int)
-    parser.add_argument("--network", action="store_true", default=None)
+    _add_many(parser, "--env", "NAME=VALUE", "a variable of the payload's environment")
+    _add_many(parser, "--label", "KEY=VALUE", "for `copilot job list --label`")
+    parser.add_argument("--cores", type=int, metavar="N", help="cores that the job needs")
+    parser.add_argument("--memory", type=int, metavar="MIB", help="memory that the job needs")
+    parser.add_argument("--disk", type=int, metavar="MIB", help="disk that the job needs")
+    _add_many(parser, "--cpu-flag", "FLAG", "a processor's feature that the job needs")
+    parser.add_argument("--run-seconds", type=int, metavar="S", help="longest run time")
+    parser.add_argument("--max-attempts", type=int, metavar="N", help="then it has failed")
+    parser.add_argument("--priority", type=int, metavar="N", help="higher goes first")
+    parser.add_argument(
+        "--network", action="store_true", default=None, help="the payload may use the network"
+    )
+
+
+def _add_many(parser: argparse.ArgumentParser, flag: str, metavar: str, text: str) -> None:
+    parser.add_argument(flag, action="append", default=[], metavar=metavar, help=text)
 
 
 async def run(args: argparse.Namespace, client: Client) -> int:
@@ -113,7 +129,24 @@ def prepare(args: argparse.Namespace) -> Submission:
     """Job file and flags as specs. Raises CopilotError naming what is wrong."""
     file = read_job_file(args.file) if args.file else build_job_file({})
     directory = args.file.parent if args.file else Path()
-    return expand(_override(file, args), directory)
+    file = _override(file, args)
+    submission = expand(file, directory)
+    for name in unknown_variables(file):
+        known = ", ".join(f"{{{each}}}" for each in variables(file))
+        print(f"warning: {{{name}}} stays as it is; known are {known}", file=sys.stderr)
+    return submission
+
+
+def variables(file: JobFile) -> list[str]:
+    return [*file.sweep, *(["array"] if file.array else [])]
+
+
+def unknown_variables(file: JobFile) -> list[str]:
+    """What looks like a variable of the sweep in name or command, and is none."""
+    known = variables(file)
+    text = " ".join([str(file.job.get("name", "")), *map(str, file.job.get("command", ()))])
+    found = dict.fromkeys(re.findall(r"(?<!\$)\{([A-Za-z_]\w*)\}", text)) if known else {}
+    return [name for name in found if name not in known]
 
 
 def _override(file: JobFile, args: argparse.Namespace) -> JobFile:
@@ -165,7 +198,8 @@ async def _dry_run(client: Client, submission: Submission) -> int:
     for start in range(0, len(known), MAX_SUBMIT):
         await client.jobs.validate(known[start : start + MAX_SUBMIT])
     first = submission.specs[0]
-    print(f"valid: {len(submission.specs)} jobs, {len(submission.uploads)} files to upload")
+    jobs, files = counted(len(submission.specs), "job"), counted(len(submission.uploads), "file")
+    print(f"valid: {jobs}, {files} to upload")
     print(f"the first: {' '.join(first.command)}")
     return 0
 
@@ -208,4 +242,4 @@ def _announce(jobs: Sequence[JobId], mode: str) -> None:
         print(json.dumps({"jobs": list(jobs)}))
     else:
         last = f" … {jobs[-1]}" if len(jobs) > 1 else ""
-        print(f"submitted {len(jobs)} job{'s' if len(jobs) > 1 else ''}: {jobs[0]}{last}")
+        print(f"submitted {counted(len(jobs), 'job')}: {jobs[0]}{last}")

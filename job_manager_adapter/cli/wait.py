@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from copilot_agent.protocol.ids import JobId
 from copilot_agent.protocol.job import JobState
-from job_manager_adapter.cli.output import printable
+from job_manager_adapter.cli.output import counted, printable, wide_console
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.files import outputs_expected
 from job_manager_adapter.views import JobView
@@ -24,7 +23,8 @@ _SHOWN_FAILURES = 5
 
 async def wait_for(client: Client, jobs: Sequence[JobId], *, plain: bool) -> list[JobView]:
     """Show progress on stderr until all have ended; returns those that did not succeed."""
-    console = Console(stderr=True)
+    console = wide_console(stderr=True)
+    plain = plain or not console.is_terminal
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -71,10 +71,10 @@ def _words(views: dict[JobId, JobView]) -> str:
 
 async def fetch_all(client: Client, jobs: Sequence[JobId], directory: Path) -> int:
     """Fetch the outputs of all ended jobs into `directory/job-id/`; returns how many files."""
-    console, files = Console(stderr=True), 0
+    console, files = wide_console(stderr=True), 0
     for job in jobs:
         view = await client.jobs.show(job)
         if outputs_expected(view):
             files += len(await client.files.fetch_outputs(view, directory))
-    console.print(Text(f"fetched {files} files into {directory}"))
+    console.print(Text(f"fetched {counted(files, 'file')} into {directory}"))
     return files

@@ -1,6 +1,7 @@
 """One HTTP session with the manager: tokens, retries, problems turned into exceptions."""
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -107,16 +108,31 @@ class Http:
                 reply = await self._session.request(method, self.base.joinpath(path), **options)
             except (aiohttp.ClientConnectionError, TimeoutError) as error:
                 if not left:
-                    raise UnreachableError(
-                        f"no answer from {self.base}: {error or type(error).__name__}",
-                        remedy="check the URL and that `copilot-manager serve` runs there",
-                    ) from error
+                    raise _unreachable(self.base, error) from error
             else:
                 if reply.status != 503 or not left:
                     return reply
                 reply.release()
             await asyncio.sleep(_backoff(tries - left))
         raise AssertionError("unreachable")
+
+
+def _unreachable(
+    base: URL, error: aiohttp.ClientConnectionError | TimeoutError
+) -> UnreachableError:
+    remedy = "check the URL and that `copilot-manager serve` runs there"
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            why, remedy = f"{error.certificate_error}", "name the authority in SSL_CERT_FILE"
+        case aiohttp.ClientSSLError():
+            why, remedy = "it does not speak TLS as we do", "is it http:// rather than https://?"
+        case aiohttp.ClientConnectorDNSError():
+            why = "there is no host of that name"
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))):
+            why = os.strerror(number)
+        case _:
+            why = str(error) or type(error).__name__
+    return UnreachableError(f"no answer from {base}: {why}", remedy=remedy)
 
 
 def _backoff(tried: int) -> float:

@@ -1,5 +1,6 @@
 """Job files (TOML): what a user writes, and the job specs that come of it."""
 
+import difflib
 import itertools
 import re
 import tomllib
@@ -9,10 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from copilot_agent.protocol.base import Bytes, Sha256, Strict, Url
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
-from copilot_agent.protocol.job import FileName, InputFile, JobSpec, VariableName
+from copilot_agent.protocol.job import (
+    FileName,
+    InputFile,
+    JobSpec,
+    Limits,
+    OutputFile,
+    Requirements,
+    VariableName,
+)
 from job_manager_adapter.client.files import hash_file
 
 MAX_JOBS = 100_000
@@ -60,12 +70,28 @@ class Submission:
     uploads: Mapping[str, Path] = field(default_factory=dict)
 
 
+_FIELDS = sorted(
+    {
+        name
+        for model in (JobSpec, Requirements, Limits, OutputFile, JobFileInput, JobFile)
+        for name in model.model_fields
+    }
+    - {"job"}
+)
+
+
 def read_job_file(path: Path) -> JobFile:
     """Raises CopilotError naming the line or the field."""
     try:
         data = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CopilotError(f"{path}: {error}", code=ErrorCode.INVALID_REQUEST) from error
+    except OSError as error:
+        raise CopilotError(
+            f"{path} cannot be read: {error.strerror}", code=ErrorCode.INVALID_REQUEST
+        ) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CopilotError(
+            f"{path} is not valid TOML: {error}", code=ErrorCode.INVALID_REQUEST
+        ) from error
     extra = {key: data.pop(key) for key in ("inputs", "array", "sweep") if key in data}
     return build_job_file(data, **extra)
 
@@ -161,7 +187,25 @@ def _substitute(value: Any, values: dict[str, str]) -> Any:
 def invalid(what: str, error: ValidationError) -> CopilotError:
     """A CopilotError that names each refused field."""
     fields = tuple(
-        FieldError(field=".".join(map(str, item["loc"])) or what, message=item["msg"][:1000])
+        FieldError(field=".".join(map(str, item["loc"])) or what, message=_words(item))
         for item in error.errors()[:20]
     )
-    return CopilotError(f"{what} is not valid", code=ErrorCode.INVALID_REQUEST, errors=fields)
+    return CopilotError(
+        f"{what} is not valid",
+        remedy="`copilot job submit --help` shows flags and a job file",
+        code=ErrorCode.INVALID_REQUEST,
+        errors=fields,
+    )
+
+
+def _words(item: ErrorDetails) -> str:
+    match item["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), _FIELDS, n=1)
+            return f"no such field; {near[0]}?" if near else "no such field"
+        case "tuple_type":
+            return 'must be a list, such as ["a", "b"]'
+        case _:
+            return item["msg"][:1000]

@@ -42,9 +42,11 @@ def load_settings(url: str | None = None, token: str | None = None) -> ClientSet
     try:
         return ClientSettings.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
+        name = error.errors()[0]["loc"][0]
         raise CopilotError(
-            f"{first['loc'][0]}: {first['msg']}", code=ErrorCode.INVALID_REQUEST
+            f"{found.get('url')!r} is no URL" if name == "url" else f"{name} is not valid",
+            remedy=f"write it as {DEFAULT_URL}" if name == "url" else "correct or remove it",
+            code=ErrorCode.INVALID_REQUEST,
         ) from error
 
 

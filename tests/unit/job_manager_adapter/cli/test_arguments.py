@@ -52,6 +52,28 @@ def test_malformed_pair_is_named() -> None:
         prepare(parse(["job", "submit", "--sweep", "seed", "--", "x"]))
 
 
+def test_slip_in_a_variable_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "job submit --experiment demo --sweep seed=1 -- sh -c"
+    prepare(parse([*line.split(), "run {seeed} {seed} ${HOME}"]))
+    assert capsys.readouterr().err == "warning: {seeed} stays as it is; known are {seed}\n"
+
+
+@pytest.mark.parametrize("text", ["nope", "p-01m83d2mtjecnwwa4kfa", "j-01m83d2mtjecnwwa4kf"])
+def test_slip_in_an_id_is_told_before_the_manager_is_asked(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["job", "show", text])
+    assert ended.value.code == 2
+    assert f"{text!r} is no job's id" in capsys.readouterr().err
+
+
+def test_missing_job_file_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(CopilotError) as refused:
+        prepare(parse(["job", "submit", str(tmp_path / "no.toml")]))
+    assert refused.value.message == f"{tmp_path}/no.toml cannot be read: No such file or directory"
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400)]
 )

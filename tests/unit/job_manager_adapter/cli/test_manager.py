@@ -77,4 +77,21 @@ def test_init_does_not_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["config", "init", str(path)]) == 0
     assert stat.S_ISREG(path.stat().st_mode)
     assert main(["config", "init", str(path)]) == 1
-    assert "exists" in capsys.readouterr().err
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_check_knows_the_adapters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "manager.toml"
+    path.write_text('[experiments.demo]\nadapter = "queeue"\n')
+    assert main(["--config", str(path), "config", "check"]) == 1
+    assert "there is no adapter 'queeue'" in capsys.readouterr().err
+
+
+def test_tokens_are_listed_under_titles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create = ["--data-dir", str(tmp_path), "token", "create", "--role", "operator"]
+    assert main([*create, "--label", "alice"]) == 0
+    capsys.readouterr()
+    assert main(["--data-dir", str(tmp_path), "token", "list"]) == 0
+    titles, line = capsys.readouterr().out.splitlines()
+    assert titles.split() == ["TOKEN", "FOR", "STATE", "EXPIRES", "LABEL"]
+    assert line.split()[1:] == ["operator", "valid", "never", "alice"]

@@ -54,6 +54,17 @@ def test_array(array: str, values: list[str]) -> None:
     assert [spec.command[1] for spec in submission.specs] == values
 
 
+def test_slips_in_a_job_file_are_named() -> None:
+    job = {"experiment": "demo", "commnad": ["x"], "requirements": {"memory": 1}}
+    with pytest.raises(CopilotError) as refused:
+        expand(build_job_file(job), Path())
+    assert {error.field: error.message for error in refused.value.errors} == {
+        "command": "is missing",
+        "commnad": "no such field; command?",
+        "requirements.memory": "no such field; memory_mib?",
+    }
+
+
 @pytest.mark.parametrize("array", ["3-1", "1-2:0", "1-999999999", "1-9999999999999999"])
 def test_absurd_arrays_are_refused(array: str) -> None:
     job = {"experiment": "demo", "command": ["echo"]}
