@@ -49,7 +49,7 @@ def ask(parsed: argparse.Namespace) -> Exit:
     command = "undo_finish" if getattr(parsed, "undo", False) else parsed.command
     answer = _ask(parsed.state, command)
     if answer.ok:
-        print(answer.message)
+        print("it will end when its jobs have" if command == "finish" else answer.message)
         return Exit.OK
     print(f"vm-launcher: {answer.message}", file=sys.stderr)
     return Exit.ERROR

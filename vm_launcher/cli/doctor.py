@@ -19,15 +19,17 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = actions.add_parser(
         "doctor",
         help=text,
-        description=f"Looks {text}. Only what is named is checked. Exit code 4 if anything fails.",
+        description="Looks whether a VM can run here, and says what is to be done if not. "
+        "Only what is named is checked. Exit code 4 if anything fails.",
     )
     add = parser.add_argument
-    add("--state", type=Path, metavar="DIR")
-    add("--image", type=Path, metavar="DIR")
-    add("--image-key", type=Path, metavar="FILE")
-    add("--manager", metavar="URL")
-    add("--memory", type=int, default=VmSettings().memory_mib, metavar="MIB")
-    add("--disk", type=int, default=VmSettings().disk_mib, metavar="MIB")
+    add("--state", type=Path, metavar="DIR", help="can the launcher keep its files there")
+    add("--image", type=Path, metavar="DIR", help="is it whole and signed (with --image-key)")
+    add("--image-key", type=Path, metavar="FILE", help="public key that must have signed it")
+    add("--manager", metavar="URL", help="does it answer")
+    vm = VmSettings()
+    add("--memory", type=int, default=vm.memory_mib, metavar="MIB", help="is there so much")
+    add("--disk", type=int, default=vm.disk_mib, metavar="MIB", help="is there so much")
     add("--no-emulation", action="store_true", help="software emulation would not do")
     add("--output", choices=("text", "json"), default="text")
     parser.set_defaults(run=run)

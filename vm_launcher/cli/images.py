@@ -17,20 +17,37 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     checked = images.add_parser("verify", help="check signature, expiry and every layer")
     checked.add_argument("image", type=Path, metavar="DIR")
     _add_key(checked)
-    checked.add_argument("--state", type=Path, required=True, metavar="DIR")
+    checked.add_argument(
+        "--state",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the launcher's directory, which knows the newest image seen",
+    )
     checked.set_defaults(run=verify)
     shown = images.add_parser("show", help="what is inside, without checking it")
     shown.add_argument("image", type=Path, metavar="DIR")
     shown.set_defaults(run=show)
-    fetched = images.add_parser("fetch", help="copy an image from a URL or a directory")
-    fetched.add_argument("source", metavar="URL")
-    fetched.add_argument("into", type=Path, metavar="DIR")
+    text = "copy an image from a URL or a directory, checking it"
+    fetched = images.add_parser(
+        "fetch",
+        help=text,
+        description=f"{text}; prints the directory for `run --image`".capitalize(),
+    )
+    fetched.add_argument("source", metavar="URL", help="or a directory: where manifest.json lies")
+    fetched.add_argument("into", type=Path, metavar="DIR", help="the image goes into DIR/SERIAL")
     _add_key(fetched)
     fetched.set_defaults(run=fetch)
 
 
 def _add_key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image-key", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--image-key",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="public key that must have signed it",
+    )
 
 
 def verify(parsed: argparse.Namespace) -> Exit:

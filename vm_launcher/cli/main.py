@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from copilot_agent.protocol.errors import CopilotError
 from vm_launcher.cli import commands, doctor, images, run
@@ -50,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs one virtual machine with a pilot in it and keeps its credit.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"vm-launcher {version('cloud-copilot')}"
     )
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run.add_parser(actions)

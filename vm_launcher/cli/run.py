@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vm_launcher import standalone
 from vm_launcher.cli.exits import Exit, exit_of_end
-from vm_launcher.settings import Settings, load_settings
+from vm_launcher.settings import Settings, SettingsError, load_settings
 
 _FLAGS = {
     "manager": "manager",
@@ -28,6 +28,7 @@ _FLAGS = {
     "allow": "network.allow",
     "allow_local": "network.allow_local",
 }
+_NEEDED = ("manager", "image", "image_key", "enrolment_file", "state")
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,7 +52,6 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--verbose", action="store_true", help="say more")
-    parser.add_argument("--foreground", action="store_true", help="the only mode there is so far")
     add_settings(parser)
     parser.set_defaults(run=run)
 
@@ -82,6 +82,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(parsed: argparse.Namespace) -> Settings:
     flags = {dotted: getattr(parsed, name, None) for name, dotted in _FLAGS.items()}
+    missing = [name for name in _NEEDED if flags[name] is None]
+    if missing and parsed.config is None:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise SettingsError(
+            f"missing: {names}", remedy="give them, or a file with them: --config FILE"
+        )
     return load_settings(parsed.config, flags)
 
 
@@ -89,7 +95,7 @@ def run(parsed: argparse.Namespace) -> Exit:
     _log_to_stderr(parsed.log_format, parsed.verbose)
     end = asyncio.run(standalone.run(settings_of(parsed)))
     level = logging.INFO if exit_of_end(end) is Exit.OK else logging.ERROR
-    logging.getLogger("vm_launcher").log(level, "%s %s", end.outcome, end.message)
+    logging.getLogger("vm_launcher").log(level, "%s: %s", end.outcome, end.message)
     if end.remedy:
         logging.getLogger("vm_launcher").log(level, "try: %s", end.remedy)
     return exit_of_end(end)
