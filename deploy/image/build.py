@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import shutil
@@ -24,7 +25,16 @@ from deploy.image.layers import Built, Layers
 from deploy.image.lock import Lock, read_lock
 from deploy.image.problems import BuildError
 from deploy.image.wheels import read_requirements
-from vm_launcher.images.manifest import MANIFEST, SIGNATURE, Contents, Layer, Manifest, Part, Role
+from vm_launcher.images.manifest import (
+    MANIFEST,
+    SIGNATURE,
+    UNPACKED,
+    Contents,
+    Layer,
+    Manifest,
+    Part,
+    Role,
+)
 from vm_launcher.images.signing import public_pem, sign_manifest
 
 Say = Callable[[str], None]
@@ -136,12 +146,31 @@ def _publish(
         same = target.is_file() and files.sha256_file(target) == manifest.layer(role).sha256
         if not same:
             files.write_bytes(target, layer.shipped.read_bytes())
+    _leave_unpacked(manifest, built, out / UNPACKED)
     data = manifest.model_dump_json(indent=1).encode() + b"\n"
     files.write_bytes(out / PUBLIC_KEY, public_pem(key.public_key()))
     files.write_bytes(out / SIGNATURE, sign_manifest(data, key))
     files.write_bytes(out / MANIFEST, data)
     for name in old - {layer.file for layer in manifest.layers}:
         (out / name).unlink(missing_ok=True)
+
+
+def _leave_unpacked(manifest: Manifest, built: dict[Role, Built], into: Path) -> None:
+    """Links for a launcher on this machine, so that it need not unpack what was just packed."""
+    into.mkdir(exist_ok=True)
+    wanted = {
+        layer.unpacked_sha256: built[layer.role].plain
+        for layer in manifest.layers
+        if layer.unpacked_sha256
+    }
+    for old in into.iterdir():
+        if old.name not in wanted:
+            old.unlink()
+    for name, plain in wanted.items():
+        plain.chmod(0o644)  # QEMU opens it as another user
+        if not (into / name).exists():
+            with contextlib.suppress(OSError):  # another file system: the launcher unpacks
+                os.link(plain, into / name)
 
 
 def _layer_files(out: Path) -> set[str]:

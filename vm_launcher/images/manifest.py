@@ -8,6 +8,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
+UNPACKED = "unpacked"
+"""A directory of unpacked layers, named by their sha256."""
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_LAYER_BYTES = 1 << 30
 

@@ -19,7 +19,14 @@ from typing import BinaryIO
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vm_launcher.images.errors import ImageError
-from vm_launcher.images.manifest import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, Layer, Manifest
+from vm_launcher.images.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    SIGNATURE,
+    UNPACKED,
+    Layer,
+    Manifest,
+)
 from vm_launcher.images.signing import check_signature
 
 _CHUNK = 1 << 20
@@ -81,18 +88,22 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
 
 
 def bootable(layer: Layer, directory: Path, cache: Path) -> Path:
-    """The verified file that the VM gets: the layer itself, or its unpacked copy in the cache."""
+    """The verified file that the VM gets: the layer itself, or its unpacked copy.
+
+    The builder leaves such copies beside its layers; what is fetched is unpacked into the cache.
+    """
     shipped = directory / layer.file
+    check_file(shipped, layer.sha256, layer.size)
     if layer.packing == "none":
-        check_file(shipped, layer.sha256, layer.size)
         return shipped.resolve()
     sha256, size = layer.unpacked_sha256, layer.unpacked_size
     if sha256 is None or size is None:
         raise ImageError("image_tampered", f"{layer.file}: no unpacked size", _AGAIN)
-    unpacked = cache / "unpacked" / sha256
-    if not unpacked.is_file() or unpacked.stat().st_size != size or sha256_file(unpacked) != sha256:
-        check_file(shipped, layer.sha256, layer.size)
-        _unpack(shipped, unpacked, sha256, size)
+    unpacked = cache / UNPACKED / sha256
+    for copy in (directory / UNPACKED / sha256, unpacked):
+        if copy.is_file() and copy.stat().st_size == size and sha256_file(copy) == sha256:
+            return copy.resolve()
+    _unpack(shipped, unpacked, sha256, size)
     return unpacked.resolve()
 
 

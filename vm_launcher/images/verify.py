@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -56,7 +57,9 @@ def load_image(
             "fetch the current image",
         )
     store = cache if cache is not None else state / "image-cache"
-    paths = {layer.role: bootable(layer, directory, store) for layer in manifest.layers}
+    with ThreadPoolExecutor(max_workers=len(manifest.layers)) as pool:  # hashing lets others run
+        found = pool.map(lambda layer: bootable(layer, directory, store), manifest.layers)
+        paths = {layer.role: path for layer, path in zip(manifest.layers, found, strict=True)}
     if manifest.serial > highest:
         _remember_serial(state, manifest.serial)
     return Image(

@@ -110,6 +110,17 @@ def test_a_spoilt_unpacked_copy_is_unpacked_again(image: SmallImage, tmp_path: P
     assert load(image, tmp_path).kernel.read_bytes() == image.plain("kernel")
 
 
+def test_the_builders_unpacked_copy_is_taken_if_it_is_right(
+    image: SmallImage, tmp_path: Path
+) -> None:
+    copy = image.directory / "unpacked" / digest(image.plain("base"))
+    copy.parent.mkdir()
+    copy.write_bytes(image.plain("base"))
+    assert load(image, tmp_path).base == copy
+    copy.write_bytes(image.plain("base").replace(b"the", b"bad"))
+    assert load(image, tmp_path).base.read_bytes() == image.plain("base")
+
+
 def test_a_layer_that_unpacks_to_more_than_signed_is_refused(
     image: SmallImage, tmp_path: Path
 ) -> None:
