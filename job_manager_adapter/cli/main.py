@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   copilot job submit zmumu.toml --wait --fetch results
   copilot job list --state running
   copilot job explain j-…          why it is not running
-  copilot pilot list               the fleet
+  copilot pilot list               the fleet (with an operator's token)
   copilot --output json job show j-…
 
 Where the manager is and who you are: --url/--token, then COPILOT_URL/COPILOT_TOKEN, then
