@@ -18,6 +18,8 @@ from job_manager_adapter.client.files import outputs_expected
 from job_manager_adapter.views import JobView
 
 PERIOD = 1.0
+HINT_ROUNDS = 15
+"""After so many looks at jobs none of which has started, say how to learn why."""
 _SHOWN_FAILURES = 5
 
 
@@ -35,6 +37,7 @@ async def wait_for(client: Client, jobs: Sequence[JobId], *, plain: bool) -> lis
     bar = bars.add_task("jobs", total=len(jobs))
     views: dict[JobId, JobView] = {}
     said = ""
+    rounds = 0
     with nullcontext() if plain else Live(bars, console=console, refresh_per_second=4):
         while await _refresh(client, jobs, views):
             words = _words(views)
@@ -42,6 +45,10 @@ async def wait_for(client: Client, jobs: Sequence[JobId], *, plain: bool) -> lis
             if plain and words != said:
                 console.print(Text(f"{_ended(views)}/{len(jobs)} ended: {words}"))
                 said = words
+            rounds += 1
+            if rounds == HINT_ROUNDS and all(map(_untouched, views.values())):
+                hint = f"nothing has started yet → copilot job explain {jobs[0]}"
+                console.print(Text(hint))
             await asyncio.sleep(PERIOD)
         bars.update(bar, completed=_ended(views), description=_words(views))
     failed = [view for view in views.values() if view.state is not JobState.SUCCEEDED]
@@ -58,6 +65,10 @@ async def _refresh(client: Client, jobs: Sequence[JobId], views: dict[JobId, Job
     for job in left:
         views[job] = await client.jobs.show(job)
     return any(not view.state.final for view in views.values())
+
+
+def _untouched(view: JobView) -> bool:
+    return view.state is JobState.WAITING and view.attempt == 0
 
 
 def _ended(views: dict[JobId, JobView]) -> int:
