@@ -61,7 +61,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         cut = own.index("--")
         own, payload = own[:cut], own[cut + 1 :]
     flags, rest = _global_flags(own)
-    args = build_parser().parse_args([*flags, *rest])
+    parser = build_parser()
+    args, extra = parser.parse_known_args([*flags, *rest])
+    if extra:
+        hint = "; a job's command goes after --" if rest[:2] == ["job", "submit"] else ""
+        parser.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
     args.payload = payload
     return args
 
@@ -113,6 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        complain(CopilotError(what))
+        return 1
 
 
 if __name__ == "__main__":

@@ -68,6 +68,21 @@ def test_slip_in_an_id_is_told_before_the_manager_is_asked(
     assert f"{text!r} is no job's id" in capsys.readouterr().err
 
 
+def test_forgotten_dashes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["job", "submit", "--experiment", "demo", "/bin/echo", "hi"])
+    assert "arguments: hi; a job's command goes after --" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_named_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "copilot" / "config.toml").mkdir(parents=True, mode=0o700)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert main(["whoami"]) == 1
+    assert "config.toml: Is a directory" in capsys.readouterr().err.replace("\n", "")
+
+
 def test_missing_job_file_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(CopilotError) as refused:
         prepare(parse(["job", "submit", str(tmp_path / "no.toml")]))
