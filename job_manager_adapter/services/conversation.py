@@ -28,6 +28,8 @@ from job_manager_adapter.store.records import PilotChange, PilotRow, Start
 log = logging.getLogger(__name__)
 _UNDER_WAY = frozenset({Phase.RUNNING, Phase.STAGE_OUT, Phase.REPORTING})
 _UNKNOWN_NEEDS = Requirements(memory_mib=16, disk_mib=1)
+MAX_LINKS_AT_ONCE = 16
+"""Attempts whose links are made for one frame of a pilot."""
 MAX_OFFER_BYTES = 600_000
 """Offers of one frame together, roughly; a frame has to stay below 1 MiB."""
 
@@ -253,18 +255,23 @@ class Conversation:
         self._dispatcher.wake(pilot.id)
 
     async def _fresh_links(self, pilot: Pilot, requests: Sequence[LinkRequest]) -> None:
-        mine = [item for item in requests if (item.job, item.attempt) in pilot.leases]
-        specs = await self._dispatcher.store.specs([item.job for item in mine])
-        now = self._dispatcher.clock.time()
-        for item in mine:
-            if item.job not in specs:
+        """Of some; the pilot asks again for the others."""
+        asked = dict.fromkeys((item.job, item.attempt) for item in requests)
+        mine = [key for key in asked if key in pilot.leases][:MAX_LINKS_AT_ONCE]
+        specs = await self._dispatcher.store.specs([job for job, _ in mine])
+        size, now = 0, self._dispatcher.clock.time()
+        for job, attempt in mine:
+            if job not in specs:
                 continue
-            spec = JobSpec.model_validate_json(specs[item.job])
+            spec = JobSpec.model_validate_json(specs[job])
+            size += _size(spec)
+            if size > MAX_OFFER_BYTES and size > _size(spec):
+                break
             answer = LinksAnswer(
-                job=item.job,
-                attempt=item.attempt,
-                inputs=self._links.inputs(item.job, spec, now),
-                outputs=self._links.outputs(item.job, item.attempt, spec, now),
+                job=job,
+                attempt=attempt,
+                inputs=self._links.inputs(job, spec, now),
+                outputs=self._links.outputs(job, attempt, spec, now),
             )
             self._dispatcher.outbox(pilot.id).add_links(answer)
         self._dispatcher.wake(pilot.id)

@@ -10,6 +10,8 @@ from job_manager_adapter.core.leases import Key, Lease
 
 MAX_OFFERS, MAX_VERDICTS, MAX_COMMANDS, MAX_OTHERS = 64, 200, 1000, 200
 MAX_UNHEARD = 2000
+MAX_LINKS = 600
+"""Files whose links one frame carries: a frame has to stay below 1 MiB."""
 Name = TypeVar("Name")
 Thing = TypeVar("Thing")
 
@@ -72,6 +74,8 @@ class Outbox:
         del self.verdicts[:-MAX_UNHEARD]
 
     def add_links(self, links: Links) -> None:
+        older = (links.job, links.attempt)
+        self.links = [item for item in self.links if (item.job, item.attempt) != older]
         self.links.append(links)
         del self.links[:-MAX_OTHERS]
 
@@ -99,6 +103,7 @@ class Outbox:
         """The next frame. `offers` are made from the first unsaid leases."""
         commands = self.commands.peek(MAX_COMMANDS)
         receipts = self.receipts.peek(MAX_OTHERS)
+        links = _some(self.links)
         frame = ManagerFrame(
             session=session,
             acknowledges=acknowledges,
@@ -107,12 +112,22 @@ class Outbox:
             verdicts=tuple(self.verdicts[:MAX_VERDICTS]),
             commands=tuple(commands),
             receipts=tuple(receipts),
-            links=tuple(self.links[:MAX_OTHERS]),
+            links=links,
             policy=policy,
         )
         self.offers.said(len(offers), now)
         self.commands.said(len(commands), now)
         self.receipts.said(len(receipts), now)
         del self.verdicts[:MAX_VERDICTS]
-        del self.links[:MAX_OTHERS]
+        del self.links[: len(links)]
         return frame
+
+
+def _some(links: list[Links]) -> tuple[Links, ...]:
+    """The first, and as many more as fit into a frame."""
+    room = MAX_LINKS
+    for count, item in enumerate(links):
+        room -= len(item.inputs) + len(item.outputs)
+        if count and room < 0:
+            return tuple(links[:count])
+    return tuple(links)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from copilot_agent.protocol.errors import ErrorCode
-from copilot_agent.protocol.frames import VerdictKind
-from copilot_agent.protocol.job import JobState
+from copilot_agent.protocol.frames import MAX_FRAME_BYTES, LinkRequest, VerdictKind
+from copilot_agent.protocol.job import JobState, OutputFile
 from job_manager_adapter.services.errors import RefusedError
 from job_manager_adapter.views import BanRequest, SubmitRequest
 from tests.unit.job_manager_adapter.services.test_conversation import kinds, verdicts
@@ -95,3 +95,23 @@ async def test_strangers_who_knock_without_end_do_not_fill_the_journal(world: Wo
     before = await world.store.journal_last()
     await world.services.events.flush()
     assert await world.store.journal_last() == before + 1
+
+
+async def test_requests_for_links_are_answered_in_frames_of_bounded_size(world: World) -> None:
+    pilot = await world.pilot(cores=20, memory_mib=1 << 14, disk_mib=1 << 14)
+    outputs = tuple(OutputFile(name="d/" * 7 + f"{'n' * 90}{number}") for number in range(250))
+    jobs = (await world.submit(20, outputs=outputs)).jobs
+    for _ in range(50):
+        await pilot.hear()
+        await pilot.say()
+    assert len(pilot.holding) == len(jobs)
+    wanted = {(job, 1) for job in jobs}
+    for _ in range(200):
+        if not wanted:
+            break
+        requests = tuple(LinkRequest(job=job, attempt=n) for job, n in sorted(wanted) * 10)
+        frame = await pilot.say(link_requests=requests)
+        assert frame is not None
+        assert len(frame.model_dump_json(exclude_defaults=True)) < MAX_FRAME_BYTES
+        wanted -= {(links.job, links.attempt) for links in frame.links}
+    assert not wanted
