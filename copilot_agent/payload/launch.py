@@ -124,7 +124,7 @@ def _started(start: Start, news: str) -> int:
 def _refusal(start: Start, error: OSError) -> PayloadStartError:
     program = start.argv[0]
     match error:
-        case FileNotFoundError() if Path(start.executable).exists():
+        case FileNotFoundError() if _there(Path(start.executable)):
             return PayloadStartError(f"program {program!r}: its interpreter is not in this guest")
         case FileNotFoundError():
             return PayloadStartError(f"program {program!r} was not found")
@@ -171,8 +171,17 @@ def find_program(name: str, directory: Path, path: str) -> str:
         if candidate.is_absolute() and _executable(candidate):
             return str(candidate)
     hint = f"; write './{name}' to run the file in the job's directory"
-    exists = (directory / name).exists()
+    exists = _there(directory / name)
     raise PayloadStartError(f"program {name!r} was not found on PATH ({path}){hint * exists}")
+
+
+def _there(path: Path) -> bool:
+    """Python 3.11's `Path.exists` raises for a name that is too long."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _executable(path: Path) -> bool:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -116,8 +117,9 @@ def _make_executable(directory: Path, program: str) -> None:
     if "/" not in program or program.startswith("/"):
         return
     path = Path(posixpath.normpath(directory / program))
-    if path.is_relative_to(directory) and path.is_file():
-        path.chmod(0o555)
+    with suppress(OSError):  # a name that is too long; the start says that it is not there
+        if path.is_relative_to(directory) and path.is_file():
+            path.chmod(0o555)
 
 
 class StageOutError(Exception):
