@@ -4,7 +4,10 @@ import mmap
 
 import pytest
 
-from vm_launcher.drivers.qemu import clock
+from tests.unit.vm_launcher.drivers.test_command import SPEC
+from vm_launcher.drivers.base import Handle, SavedState, SavedStateError
+from vm_launcher.drivers.qemu import QemuDriver, clock
+from vm_launcher.drivers.qemu.command import fingerprint
 
 
 def test_two_measurements_agree() -> None:
@@ -45,3 +48,13 @@ def test_a_saved_guest_goes_on_only_at_its_rate() -> None:
     assert not clock.same_rate(2_400_000, 2_500_000)
     assert not clock.same_rate(2_400_000, None)
     assert clock.same_rate(None, 2_400_000), "it has another clock"
+
+
+async def test_a_vm_saved_at_another_rate_is_not_restored() -> None:
+    driver = QemuDriver()
+    version = (await driver.fingerprint()).version
+    saved = SavedState(
+        file="memory.state", fingerprint=fingerprint(SPEC, version), bytes=1, tsc_khz=100_000
+    )
+    with pytest.raises(SavedStateError, match="another rate"):
+        await driver.restore(Handle(driver="qemu", spec=SPEC, saved=saved), SPEC)
