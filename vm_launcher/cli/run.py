@@ -95,7 +95,7 @@ def run(parsed: argparse.Namespace) -> Exit:
     _log_to_stderr(parsed.log_format, parsed.verbose)
     end = asyncio.run(standalone.run(settings_of(parsed)))
     level = logging.INFO if exit_of_end(end) is Exit.OK else logging.ERROR
-    logging.getLogger("vm_launcher").log(level, "%s: %s", end.outcome, end.message)
+    logging.getLogger("vm_launcher").log(level, ": ".join(filter(None, (end.outcome, end.message))))
     if end.remedy:
         logging.getLogger("vm_launcher").log(level, "try: %s", end.remedy)
     return exit_of_end(end)
