@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic()
 EPOCH = Path("/run/test-epoch")
-MEGABYTES = 30
+MEGABYTES = 10
 
 
 def main() -> None:
