@@ -1,5 +1,6 @@
 """Keeps the launcher's `Status` up to date: status.json and the answer to `vm-launcher status`."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,11 @@ from vm_launcher.core.states import State
 from vm_launcher.drivers.base import Usage
 from vm_launcher.state import StateDirectory, Status
 
+log = logging.getLogger(__name__)
+
 _MESSAGES = 20
+_STATES_TOLD = 1000
+"""Of one boot, in the log; a hostile guest does not fill it."""
 
 
 class Reporter:
@@ -29,6 +34,7 @@ class Reporter:
         self._monotonic = monotonic
         self._boot_started = monotonic()
         self._fresh_boot = True
+        self._told = 0
 
     def write(self) -> None:
         self.status.updated = self._clock()
@@ -41,6 +47,7 @@ class Reporter:
         status.guest_state, status.guest_message = "", ""
         status.jobs, status.jobs_running = [], 0
         self._fresh_boot = True
+        self._told = 0
 
     def starting(self) -> None:
         """The hypervisor is being started now."""
@@ -103,6 +110,9 @@ class Reporter:
                 pass
 
     def _guest_state(self, said: guest.State) -> None:
+        if said.state != self.status.guest_state and self._told < _STATES_TOLD:
+            self._told += 1
+            log.info("pilot %s", said.state)
         self.status.guest_state = said.state
         self.status.guest_message = said.message
         self.status.jobs_running = said.jobs_running
