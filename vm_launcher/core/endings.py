@@ -11,8 +11,8 @@ def end_of(said: guest.State, finishing: bool, wish: Wish) -> End:
         return End(
             Outcome.FAILED,
             f"the pilot gave up: {said.message or 'it said no reason'}",
-            "vm-launcher doctor --manager URL checks the way to the manager; an enrolment secret binds "
-            "to the first launcher that uses it: get a new one for this host",
+            "vm-launcher doctor --manager URL checks the way to the manager; an enrolment secret "
+            "binds to the first launcher that uses it: get a new one for this host",
             by_pilot=True,
         )
     if finishing or wish is not Wish.STOP:
