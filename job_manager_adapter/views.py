@@ -252,6 +252,7 @@ class EnrolmentView(Wire):
     expires_at: datetime
     launchers_allowed: int
     hosts: tuple[HostId, ...] = ()
+    revoked: bool = False
     secret: str | None = None
     """Only in the answer to its creation."""
 

@@ -230,6 +230,7 @@ def _enrolment_row(view: EnrolmentView) -> dict[str, str]:
         "ENROLMENT": view.id,
         "EXPIRES": f"{view.expires_at:%Y-%m-%d %H:%M} UTC",
         "HOSTS": f"{len(view.hosts)} of {view.launchers_allowed}",
+        "REVOKED": "yes" if view.revoked else "",
         "LABEL": _plain(view.label),
         "SECRET": view.secret or "",
     }

@@ -62,5 +62,6 @@ def _view(row: EnrolmentRow, secret: str | None = None) -> EnrolmentView:
         expires_at=moment(row.expires_at),
         launchers_allowed=row.launchers_allowed,
         hosts=row.hosts,
+        revoked=row.revoked,
         secret=secret,
     )

@@ -64,7 +64,7 @@ async def test_expired_and_revoked_secrets(world: World) -> None:
         await FakePilot(world, secret).enrol()
     secret = await secret_of(world)
     views = await world.services.enrolments.list()
-    await world.services.enrolments.revoke(views[-1].id)
+    assert (await world.services.enrolments.revoke(views[-1].id)).revoked
     with pytest.raises(RefusedError, match="revoked"):
         await FakePilot(world, secret).enrol()
     with pytest.raises(NotFoundError):
