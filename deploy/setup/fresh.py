@@ -33,7 +33,8 @@ NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propag
 RUN = r"""
 set -u
 root=$1; shift
-mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" \
+# A mount point, as a machine's own root is: only then mount namespaces work inside.
+mount --bind "$root" "$root" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" \
     && mount -t proc proc "$root/proc" \
     && mount -t tmpfs -o nosuid,nodev shm "$root/dev/shm" || exit 70
 exec chroot "$root" env -i "$@"

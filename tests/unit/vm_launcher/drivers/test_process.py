@@ -13,8 +13,10 @@ from vm_launcher.drivers.qemu import process
 from vm_launcher.drivers.qemu.limits import DutyCycle
 
 TOKEN = "11111111-2222-4333-8444-555555555555"
-SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)", TOKEN]
-BUSY = [sys.executable, "-c", "while True: pass", TOKEN]
+PYTHON = "/usr/bin/python3"
+"""One that `nobody` may run, wherever this checkout and its environment lie."""
+SLEEPER = [PYTHON, "-c", "import time; time.sleep(600)", TOKEN]
+BUSY = [PYTHON, "-c", "while True: pass", TOKEN]
 
 
 def state(pid: int) -> str:
