@@ -10,6 +10,7 @@ CHECK := sh deploy/setup/check.sh
 
 help:
 	@echo "make demo       run eight physics jobs in a real virtual machine; results in demo-out/"
+	@echo "                ARGS='--jobs 2 --events 5' makes it a small one"
 	@echo "make test       every check: lint, tests without a VM, image, tests with a VM"
 	@echo "make lint       formatting, types, import rules, shell scripts"
 	@echo "make unit       the tests that start no VM"
