@@ -30,14 +30,16 @@ NEEDED_BYTES = 6_000_000_000
 NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
 
 # Runs as process 1 of its namespace. Whatever is still there after the command was left behind.
+# The directory becomes the root itself, not a chroot: only then mount namespaces work inside.
 RUN = r"""
 set -u
 root=$1; shift
-# A mount point, as a machine's own root is: only then mount namespaces work inside.
 mount --bind "$root" "$root" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" \
     && mount -t proc proc "$root/proc" \
-    && mount -t tmpfs -o nosuid,nodev shm "$root/dev/shm" || exit 70
-exec chroot "$root" env -i "$@"
+    && mount -t tmpfs -o nosuid,nodev shm "$root/dev/shm" \
+    && mkdir -p "$root/.outside" && cd "$root" && pivot_root . .outside && cd / || exit 70
+/bin/umount -l /.outside && /bin/rmdir /.outside || exit 70
+exec /usr/bin/env -i "$@"
 """
 INSIDE = r"""
 cd "$1" || exit 70

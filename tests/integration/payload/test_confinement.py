@@ -52,7 +52,7 @@ def test_what_a_payload_finds(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None
     assert 0 <= seen["oom"] <= 500
     assert set(seen["caps"][i] for i in (0, 1, 2, 4)) == {"0000000000000000"}
     files = [name for name in seen["files"] if not name.startswith("/proc/")]
-    assert files[0] == "/dev/null"
+    assert files[0].endswith("/dev/null"), "in a chroot the kernel shows where that lies"
     assert [name.split(":")[0] for name in files[1:]] == ["pipe", "pipe"]
     environment = seen["environment"]
     home = environment["HOME"]
