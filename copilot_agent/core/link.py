@@ -42,6 +42,8 @@ class Link:
         """Why there is no connection, for people."""
         self.connect_at: float | None = 0.0
         self._attach_by: float | None = None
+        self.backoff_most = BACKOFF_MOST
+        """Seconds; less where leases are short, so that a pilot is back within a lease's grace."""
         self._failures = 0
         self._renew = False
 
@@ -63,7 +65,7 @@ class Link:
         if self._attach_by is not None and now >= self._attach_by:
             self.trouble = "the manager did not answer"
             self._failures += 1
-            return self.drop(now + _backoff(self._failures, 0.5))
+            return self.drop(now + self._backoff(0.5))
         return []
 
     def connected(self, now: float) -> bool:
@@ -115,15 +117,15 @@ class Link:
         match event.trouble:
             case TransportTrouble.TOKEN:
                 self._renew = True
-                return 0.0 if self._failures == 1 else _backoff(self._failures, event.jitter)
+                return 0.0 if self._failures == 1 else self._backoff(event.jitter)
             case TransportTrouble.SUPERSEDED | TransportTrouble.MALFORMED:
                 return _half(BACKOFF_MOST, event.jitter)
             case TransportTrouble.UNREACHABLE | TransportTrouble.RETIRED:
-                return _backoff(self._failures, event.jitter)
+                return self._backoff(event.jitter)
 
-
-def _backoff(failures: int, jitter: float) -> float:
-    return _half(min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures - 1, 10)), jitter)
+    def _backoff(self, jitter: float) -> float:
+        doubled = BACKOFF_FIRST * 2.0 ** min(self._failures - 1, 10)
+        return _half(min(self.backoff_most, doubled), jitter)
 
 
 def _half(seconds: float, jitter: float) -> float:

@@ -6,7 +6,7 @@ from copilot_agent.core import frames
 from copilot_agent.core.attempts import Stage
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.errands import Errands
-from copilot_agent.core.link import Link, LinkState
+from copilot_agent.core.link import BACKOFF_MOST, Link, LinkState
 from copilot_agent.core.status import Status
 from copilot_agent.core.work import Work
 from copilot_agent.protocol.capabilities import Capabilities
@@ -57,6 +57,7 @@ class Speech:
         if policy is not None and policy != self.policy:
             self.policy = policy
             self._heartbeat_at = now + policy.heartbeat_seconds
+            self._link.backoff_most = min(BACKOFF_MOST, policy.lease_seconds / 2)
 
     def attach(self, now: float) -> Effect:
         self._heartbeat_at = now + self.policy.heartbeat_seconds

@@ -1,7 +1,7 @@
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
 from copilot_agent.core.events import Key, TransportTrouble
-from copilot_agent.protocol.frames import CommandKind, Report, VerdictKind
+from copilot_agent.protocol.frames import CommandKind, Policy, Report, VerdictKind
 from copilot_agent.protocol.guest import PauseOk, State
 from copilot_agent.protocol.job import FailureClass, Outcome, Phase
 from tests.unit.copilot_agent.core.scenes import Scene, attached, ended, job_id, of, offer
@@ -230,6 +230,17 @@ def test_reconnects_back_off_with_half_of_it_by_chance() -> None:
         scene.do(ev.Tick(), after=60)
     assert [round(delay, 2) for delay in delays[:4]] == [0.75, 1.5, 3.0, 6.0]
     assert delays[-1] == 45.0
+
+
+def test_where_leases_are_short_a_pilot_is_back_within_one() -> None:
+    scene = attached()
+    policy = Policy(heartbeat_seconds=1, lease_seconds=10)
+    scene.do(ev.TokenObtained("p-" + "0" * 20, 100.0, policy))
+    for _ in range(9):
+        scene.do(lost())
+        assert scene.core.link.connect_at is not None
+        assert scene.core.link.connect_at - scene.now < policy.lease_seconds / 2
+        scene.do(ev.Tick(), after=60)
 
 
 def test_a_refused_token_is_renewed_at_once_and_then_with_back_off() -> None:
