@@ -91,8 +91,8 @@ async def test_a_dry_run_stores_nothing(shared: Setting) -> None:
 
 
 async def test_the_same_key_submits_nothing_twice(shared: Setting) -> None:
-    words = ("job", "submit", "--experiment", "demo", "--idempotency-key", "shell-history-1")
-    words += ("--memory", "64", "--disk", "16", "--output", "quiet", "--", "/bin/true")
+    key = ("--idempotency-key", "shell-history-1", "--memory", "64", "--disk", "16")
+    words = ("job", "submit", "--experiment", "demo", *key, "--output", "quiet", "--", "/bin/true")
     first, second = await copilot(shared, *words), await copilot(shared, *words)
     assert first.output == second.output
     assert first.output.startswith("j-")
