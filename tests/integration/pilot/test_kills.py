@@ -1,5 +1,8 @@
 """Kill -9 in the middle of a job: it ends exactly once all the same."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from copilot_agent.protocol.job import JobState, Outcome
@@ -80,3 +83,28 @@ async def test_nothing_acknowledged_is_lost(setting: Setting, both: bool) -> Non
         succeeded_once(await setting.ended(job, 60))
     receipts = (await setting.client.credit.receipts()).items
     assert sorted(receipt.statement.job for receipt in receipts) == sorted(jobs)
+
+
+async def test_the_manager_is_away_for_longer_than_a_lease(tmp_path: Path) -> None:
+    """A minute's outage with leases of 20 s, ten times as fast: no attempt is lost by it."""
+    lease = {"heartbeat_seconds": 0.5, "lease_seconds": 2.0}
+    async with (
+        programs.manager(tmp_path / "manager", **lease) as manager,
+        programs.agent(manager) as agent,
+        programs.client(manager) as client,
+    ):
+        setting = Setting(client, tmp_path, manager, agent)
+        gates = [Gate(tmp_path, name) for name in ("ends-meanwhile", "goes-on")]
+        jobs = [await setting.submit(*gate.command) for gate in gates]
+        for gate in gates:
+            await gate.runs()
+        await manager.kill()
+        gates[0].open()
+        await asyncio.sleep(6)  # the outage itself, by the clocks of real processes
+        await manager.start()
+        assert (await setting.reached(jobs[1], JobState.RUNNING)).attempt == 1
+        gates[1].open()
+        for job in jobs:
+            view = await setting.ended(job)
+            succeeded_once(view)
+            assert len(view.attempts) == 1
