@@ -48,9 +48,10 @@ class Spectrum:
                 counts[int((mass - LOW) / (HIGH - LOW) * BINS)] += 1
         return counts
 
-    def sits_on_the_peak(self) -> bool:
-        """Whether the mean agrees with the Z mass: within 5 standard errors or 1.5 GeV."""
-        return abs(self.mean - Z_MASS) < max(1.5, 5 * self.mean_error)
+
+def sits_on_the_peak(mean: float, error: float) -> bool:
+    """Whether a mean agrees with the Z mass: within 1.5 GeV, or 5 standard errors of few events."""
+    return abs(mean - Z_MASS) < max(1.5, 5 * error)
 
 
 def read(path: Path) -> Masses:
