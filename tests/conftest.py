@@ -18,3 +18,11 @@ def repository() -> Path:
 def cache(repository: Path) -> Path:
     """What set-up and image build leave for the tests: `venv`, `wheels` and `image` in it."""
     return repository / os.environ.get("COPILOT_CACHE", ".cache")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Nothing is skipped: what a test needs and does not find makes it fail, and says so."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.fail(
+            "needs root; run the tests as root, or without these: -m 'not root'", pytrace=False
+        )

@@ -18,7 +18,6 @@ from tests.integration.payload.conftest import (
     Lab,
     make_lab,
     plan,
-    root_only,
     spec,
     survivors,
 )
@@ -84,7 +83,7 @@ def own_uid_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     yield from make_lab(request.param)
 
 
-@root_only
+@pytest.mark.root
 def test_two_payloads_cannot_touch_each_other(own_uid_lab: Lab) -> None:
     lab = own_uid_lab
     secret = lab.top / "state"
@@ -117,7 +116,7 @@ def test_two_payloads_cannot_touch_each_other(own_uid_lab: Lab) -> None:
     assert text.count("Permission denied") + text.count("not permitted") == 10, text
 
 
-@root_only
+@pytest.mark.root
 def test_staged_inputs_can_be_read_not_written(own_uid_lab: Lab) -> None:
     async def work(sandbox: Sandbox) -> bytes:
         job = plan(
@@ -136,7 +135,7 @@ def test_staged_inputs_can_be_read_not_written(own_uid_lab: Lab) -> None:
     assert own_uid_lab.do(work) == b"events\n"
 
 
-@root_only
+@pytest.mark.root
 def test_shared_places_are_the_payloads_own(own_uid_lab: Lab) -> None:
     """A file in /dev/shm is the payload's disk, and gone with it; a private key stays unseen."""
     mine = Path("/dev/shm") / f"of-another-{own_uid_lab.uid}"
@@ -159,7 +158,7 @@ socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5).close()
 """
 
 
-@root_only
+@pytest.mark.root
 @pytest.mark.parametrize("network", [False, True])
 def test_only_a_job_with_network_reaches_what_listens_here(own_uid_lab: Lab, network: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -219,7 +218,7 @@ def test_probe_names_the_confinement(lab: Lab) -> None:
     assert (lab.kind == "groups") == bool(words & {"cgroup1", "cgroup2"})
 
 
-@root_only
+@pytest.mark.root
 def test_cores_are_bounded_by_groups() -> None:
     """Two busy processes of a one-core job get one core's time."""
     busy = (

@@ -334,7 +334,7 @@ def large(directory: Path) -> None:
             1 << 30,
             MissingOutputError,
             "not the payload's own file",
-            marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user's file"),
+            marks=pytest.mark.root,
         ),
         (large, 1 << 30, OutputTooLargeError, "raise limits.output_mib"),
         (large, 1000, OutputTooLargeError, "out: 1048577 bytes, more than 1000"),

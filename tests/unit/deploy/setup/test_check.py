@@ -19,10 +19,15 @@ def cache_with_python(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(repository: Path, cache: Path, *steps: str) -> subprocess.CompletedProcess[str]:
+def check(
+    repository: Path, cache: Path, *steps: str, uid: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Runs the steps as the user that `id` says to be."""
+    (cache / "id").write_text(f"#!/bin/sh\necho {uid}\n")
+    (cache / "id").chmod(0o755)
     return subprocess.run(
         ["sh", str(repository / "deploy/setup/check.sh"), *steps],
-        env=os.environ | {"COPILOT_CACHE": str(cache)},
+        env=os.environ | {"COPILOT_CACHE": str(cache), "PATH": f"{cache}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
@@ -45,3 +50,19 @@ def test_image_is_built_into_the_cache(repository: Path, cache_with_python: Path
 
 def test_unknown_step_is_refused(repository: Path, cache_with_python: Path) -> None:
     assert check(repository, cache_with_python, "everything").returncode == 64
+
+
+def test_root_runs_every_test(repository: Path, cache_with_python: Path) -> None:
+    done = check(repository, cache_with_python, "unit")
+    assert "asked: -m pytest -m not vm\n" in done.stdout
+    assert "left out" not in done.stdout
+
+
+def test_what_an_ordinary_user_leaves_out_is_said_at_the_end(
+    repository: Path, cache_with_python: Path
+) -> None:
+    done = check(repository, cache_with_python, "unit", uid=1000)
+    assert "asked: -m pytest -m not vm and not root\n" in done.stdout
+    assert done.stdout.splitlines()[-1] == (
+        "left out: the tests marked root, because you are not root"
+    )

@@ -85,12 +85,15 @@ async def test_a_missing_program_is_said_with_its_package() -> None:
 
 
 @pytest.mark.parametrize("name", ["root", "0", "no-such-user"])
-def test_a_vm_never_runs_as_root(name: str) -> None:
-    if os.geteuid() != 0:
-        assert process.account(name) is None, "an ordinary user stays itself"
-        return
+def test_a_vm_never_runs_as_root(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(DriverError):
         process.account(name)
+
+
+def test_an_ordinary_user_stays_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert process.account("no-such-user") is None
 
 
 async def test_a_duty_cycle_limits_and_lets_go() -> None:
