@@ -5,7 +5,7 @@ PYTHON := "$(CACHE)/venv/bin/python"
 SETUP := sh deploy/setup/setup.sh
 CHECK := sh deploy/setup/check.sh
 
-.PHONY: help demo test fresh lint unit vm image lock clean clean-all
+.PHONY: help demo test bench fresh lint unit vm image lock clean clean-all
 .NOTPARALLEL:
 
 help:
@@ -17,6 +17,8 @@ help:
 	@echo "make image      build the VM image if it is not there or out of date"
 	@echo "make vm         the tests that start a VM (builds the image first)"
 	@echo "make fresh      both commands in a new, bare Debian 12; ONLY=demo or ONLY=test for one; logs in fresh-out/"
+	@echo "make bench      measure beside peers, into bench-out/ and docs/measurements.md; ONLY=name for one,"
+	@echo "                ARGS=--list says which there are"
 	@echo "make lock       write requirements/*.txt anew; UPGRADE=1 takes the newest versions"
 	@echo "make clean      remove outputs; clean-all also the cache ($(CACHE))"
 
@@ -48,6 +50,10 @@ vm:
 fresh:
 	@$(SETUP) packages mmdebstrap
 	@/usr/bin/python3 -m deploy.setup.fresh $(ONLY)
+
+bench:
+	@$(SETUP) bench
+	@$(PYTHON) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 lock:
 	@sh deploy/setup/lock.sh $(if $(UPGRADE),--upgrade)

@@ -5,10 +5,11 @@ set -u
 
 usage() {
     cat <<'EOF'
-usage: deploy/setup/setup.sh [--help] demo | test | packages [PACKAGE...]
+usage: deploy/setup/setup.sh [--help] demo | test | bench | packages [PACKAGE...]
 
   demo      what `make demo` needs: Debian packages, a virtual environment, the jobs' input wheels
   test      the same plus the tools of `make test`
+  bench     the same plus the peers of `make bench`, in a virtual environment of their own
   packages  Debian packages only; further names may follow
 
 Everything is kept in one directory, .cache in the repository or the one that COPILOT_CACHE names.
@@ -18,7 +19,7 @@ EOF
 }
 
 case "${1-}" in
-    demo | test | packages) mode=$1; shift ;;
+    demo | test | bench | packages) mode=$1; shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 64 ;;
 esac
@@ -31,6 +32,7 @@ case ${COPILOT_CACHE:-.cache} in
 esac
 debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
+bench_packages="postgresql redis-server" # on top of packages.txt
 log=$cache/setup.log
 child=
 half=          # removed when the step that makes it does not end
@@ -175,34 +177,39 @@ packages() {
 
 # ---- the virtual environment ----------------------------------------------------------------------
 
+python_id=
+venv_inputs() { echo "$python_id" | cat - "$root/requirements/$1.txt" | sha256sum | cut -c1-64; }
+
+# venv DIRECTORY NAME: the packages of requirements/NAME.txt in $cache/DIRECTORY.
 venv() {
-    lock_file=$root/requirements/$mode.txt
+    place=$cache/$1
     python_id=$("$debian_python" -c 'import sys; print(sys.version)') || die 1 "$debian_python does not run"
-    inputs=$(echo "$python_id" | cat - "$lock_file" | sha256sum | cut -c1-64)
+    inputs=$(venv_inputs "$2")
     # `test` holds all of `demo`, in the same versions
-    if [ -x "$cache/venv/bin/python" ] && ! [ -e "$cache/venv/.half" ] \
-        && { is_done "venv-$mode" "$inputs" || { [ "$mode" = demo ] && is_done venv-test "$(
-            echo "$python_id" | cat - "$root/requirements/test.txt" | sha256sum | cut -c1-64)"; }; }; then
+    if [ -x "$place/bin/python" ] && ! [ -e "$place/.half" ] \
+        && { is_done "venv-$2" "$inputs" \
+            || { [ "$2" = demo ] && is_done venv-test "$(venv_inputs test)"; }; }; then
         return 0
     fi
-    if [ -e "$cache/venv/.half" ] || ! is_debian_venv; then
-        rm -rf "$cache/venv"
-        rm -f "$cache/stamps/venv-"* "$cache/stamps/project"
-        half=$cache/venv
-        work "virtual environment on $debian_python" "$debian_python" -m venv "$cache/venv"
+    if [ -e "$place/.half" ] || ! is_debian_venv; then
+        rm -rf "$place"
+        rm -f "$cache/stamps/venv-$2"
+        [ "$1" != venv ] || rm -f "$cache/stamps/venv-demo" "$cache/stamps/venv-test" "$cache/stamps/project"
+        half=$place
+        work "virtual environment on $debian_python" "$debian_python" -m venv "$place"
     fi
-    : >"$cache/venv/.half"
-    work "Python packages of requirements/$mode.txt" \
-        "$cache/venv/bin/python" -m pip install --require-hashes --no-deps --only-binary :all: \
-        --progress-bar off -r "$lock_file"
-    rm -f "$cache/venv/.half"
+    : >"$place/.half"
+    work "Python packages of requirements/$2.txt" \
+        "$place/bin/python" -m pip install --require-hashes --no-deps --only-binary :all: \
+        --progress-bar off -r "$root/requirements/$2.txt"
+    rm -f "$place/.half"
     half=
-    set_done "venv-$mode" "$inputs"
+    set_done "venv-$2" "$inputs"
 }
 
 # Made by an interpreter other than Debian's, or by an older one: made again.
 is_debian_venv() {
-    [ -x "$cache/venv/bin/python" ] && [ "$("$cache/venv/bin/python" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null)" = "$python_id /usr" ]
+    [ -x "$place/bin/python" ] && [ "$("$place/bin/python" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null)" = "$python_id /usr" ]
 }
 
 # The project itself, editable: its console scripts and entry points.
@@ -245,8 +252,15 @@ mkdir -p "$cache/stamps" || die 1 "cannot write to $cache"
 check_disk
 trap stop INT TERM HUP
 take_lock
+# shellcheck disable=SC2086  # a list of words on purpose
+[ "$mode" != bench ] || set -- $bench_packages "$@"
 packages "$@"
 [ "$mode" != packages ] || exit 0
-venv
+if [ "$mode" = bench ]; then
+    venv venv test
+    venv venv-peers bench
+else
+    venv venv "$mode"
+fi
 project
-wheels
+[ "$mode" = bench ] || wheels

@@ -51,7 +51,7 @@ def test_one_environment_serves_both(repository: Path) -> None:
     assert demo.items() <= pins(repository / "requirements/test.txt").items()
 
 
-@pytest.mark.parametrize("name", ["demo", "test", "pythia"])
+@pytest.mark.parametrize("name", ["demo", "test", "bench", "pythia"])
 def test_every_pin_has_hashes_and_no_place(repository: Path, name: str) -> None:
     text = (repository / f"requirements/{name}.txt").read_text()
     entries = text.replace("\\\n", " ").splitlines()
