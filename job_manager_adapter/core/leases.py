@@ -70,11 +70,22 @@ class Leases:
     def drop(self, key: Key) -> Lease | None:
         return self._open.pop(key, None)
 
-    def renew(self, lease: Lease, deadline: float) -> None:
-        """Later deadlines cost nothing; the heap hears of them when the old one comes up."""
+    def renew(self, lease: Lease, now: float, deadline: float) -> bool:
+        """False for a lease that ran out: it is over, even if nobody has swept it up yet.
+
+        Later deadlines cost nothing; the heap hears of them when the old one comes up.
+        """
+        if lease.deadline <= now:
+            return False
         if deadline < lease.deadline:
             heapq.heappush(self._heap, (deadline, lease.key))
         lease.deadline = deadline
+        return True
+
+    def prolong(self, seconds: float) -> None:
+        """All of them, also those that ran out: for so long nobody could be heard."""
+        for lease in self._open.values():
+            lease.deadline += seconds
 
     def expired(self, now: float) -> list[Lease]:
         """Leases that ran out; they are named each time until they are dropped or renewed."""

@@ -149,8 +149,9 @@ class Conversation:
         now = self._dispatcher.clock.monotonic()
         for lease in pilot.leases.values():
             grace = self._dispatcher.grace(pilot, lease.pause_seconds)
-            self._dispatcher.leases.renew(lease, now + grace)
-        self._dispatcher.spawn(self._change(PilotChange(pilot.id, paused=paused)))
+            self._dispatcher.leases.renew(lease, now, now + grace)
+        change = PilotChange(pilot.id, paused=paused, seen_at=pilot.seen_at)
+        self._dispatcher.spawn(self._change(change))
         self._dispatcher.events.emit("pilot", pilot.id, "paused" if paused else "resumed")
 
     def _held(self, pilot: Pilot, holding: Sequence[Held], now: float) -> None:
@@ -165,10 +166,10 @@ class Conversation:
             if lease is None:
                 self._not_leased(pilot, held)
                 continue
+            grace = self._dispatcher.grace(pilot, lease.pause_seconds)
+            if not self._dispatcher.leases.renew(lease, now, now + grace):
+                continue  # it ran out; the sweep takes it away
             lease.phase = held.phase
-            self._dispatcher.leases.renew(
-                lease, now + self._dispatcher.grace(pilot, lease.pause_seconds)
-            )
             offers.reflected(key)
             lease.spec = None
             if held.phase in _UNDER_WAY and not lease.started:
@@ -236,8 +237,11 @@ class Conversation:
         """The pilot attached and does not hold these: the offer was lost, or its memory was."""
         outbox = self._dispatcher.outbox(pilot.id)
         keys = {(held.job, held.attempt) for held in holding}
+        now = self._dispatcher.clock.monotonic()
         lost = [
-            lease for lease in pilot.leases.values() if lease.key not in keys and not lease.ending
+            lease
+            for lease in pilot.leases.values()
+            if lease.key not in keys and not lease.ending and lease.deadline > now
         ]
         missing = [lease for lease in lost if lease.spec is None]
         for lease in lost:

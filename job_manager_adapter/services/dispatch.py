@@ -67,7 +67,7 @@ class Dispatcher:
     # Start and end
 
     async def start(self) -> None:
-        """Every open lease gets a fresh grace; a paused pilot's its job's pause limit."""
+        """Every open lease gets a fresh grace; a paused pilot's what is left of the pause limit."""
         self._classes = {klass.id: klass for klass in await self.store.classes()}
         self.matcher.replace(
             (item.klass, item.priority, item.count, item.head)
@@ -87,7 +87,8 @@ class Dispatcher:
         pilot = self.fleet.get(item.pilot)
         grace = self.config.policy.lease_seconds
         if pilot is not None and pilot.paused:
-            grace = max(grace, item.pause_seconds)
+            paused_for = max(wall - (pilot.seen_at or wall), 0.0)
+            grace = max(grace, item.pause_seconds - paused_for)
         lease = Lease(
             job=item.job,
             attempt=item.attempt,
@@ -250,21 +251,26 @@ class Dispatcher:
     async def expire(self) -> int:
         """Takes back what ran out; returns how many."""
         late = [lease for lease in self.leases.expired(self.clock.monotonic()) if not lease.ending]
-        at = self.clock.time()
-        message = "no word from its pilot until the lease ran out"
-        wanted = [
-            Release(lease.job, lease.attempt, FailureClass.LEASE_LOST, message, at)
-            for lease in late
-        ]
+        wanted = [self._overdue(lease) for lease in late]
         with self.resting.ending(lease.job for lease in late):
             results = await self.store.release(wanted)
-        for lease, result in zip(late, results, strict=True):
-            self.released(result, FailureClass.LEASE_LOST)
+        for lease, release, result in zip(late, wanted, results, strict=True):
+            self.released(result, release.failure_class)
             if result.state is None and not lease.ending:
                 self.drop(lease.key)
         if late:
             self.rematch()
         return len(late)
+
+    def _overdue(self, lease: Lease) -> Release:
+        """Silence costs the job an attempt; a pause that was announced does not."""
+        failure_class = FailureClass.LEASE_LOST
+        message = "no word from its pilot until the lease ran out"
+        pilot = self.fleet.get(lease.pilot)
+        if pilot is not None and pilot.paused:
+            failure_class = FailureClass.PREEMPTED
+            message = f"its pilot was paused for longer than {lease.pause_seconds:.0f} s"
+        return Release(lease.job, lease.attempt, failure_class, message, self.clock.time())
 
     # Matching and claims
 

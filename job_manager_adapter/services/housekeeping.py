@@ -37,7 +37,7 @@ class Housekeeping:
         lease = self._dispatcher.config.policy.lease_seconds
         async with asyncio.TaskGroup() as group:
             group.create_task(self._events.run())
-            group.create_task(self._repeat(self.expire, min(lease / 10, 1.0)))
+            group.create_task(self._sweep(min(lease / 10, 1.0)))
             group.create_task(self._repeat(self.look_after_pilots, min(lease / 2, 10.0)))
             group.create_task(self._repeat(self.recount, 5.0))
             group.create_task(self._repeat(self.retain, 600.0))
@@ -53,6 +53,21 @@ class Housekeeping:
             except StoreError as error:
                 log.warning("%s waits for the store: %s", work.__name__, error)
             await asyncio.sleep(seconds)
+
+    async def _sweep(self, seconds: float) -> None:
+        """Expires leases. A manager that was itself stopped or swamped blames no pilot for it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + seconds
+            await asyncio.sleep(seconds)
+            late = loop.time() - due
+            if late > seconds:
+                log.warning("this manager stood still for %.1f s; all leases last longer", late)
+                self._dispatcher.leases.prolong(late)
+            try:
+                await self.expire()
+            except StoreError as error:
+                log.warning("expire waits for the store: %s", error)
 
     async def expire(self) -> None:
         """Takes back leases that ran out."""

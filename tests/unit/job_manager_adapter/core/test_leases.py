@@ -26,9 +26,9 @@ def test_renewal_moves_the_end_in_both_directions() -> None:
     leases = Leases()
     one = lease("a", 10)
     leases.add(one)
-    leases.renew(one, 100)
+    assert leases.renew(one, 5, 100)
     assert leases.expired(50) == []
-    leases.renew(one, 60)  # a pause is over: the shorter term counts
+    assert leases.renew(one, 50, 60)  # a pause is over: the shorter term counts
     assert leases.expired(60) == [one]
 
 
@@ -37,8 +37,25 @@ def test_what_ran_out_is_named_until_it_is_dealt_with() -> None:
     one = lease("a", 10)
     leases.add(one)
     assert leases.expired(11) == [one] and leases.expired(12) == [one]
-    leases.renew(one, 30)
-    assert leases.expired(13) == [] and leases.expired(30) == [one]
+
+
+def test_a_renewal_that_comes_too_late_revives_nothing() -> None:
+    leases = Leases()
+    one = lease("a", 10)
+    leases.add(one)
+    assert leases.renew(one, 9.9, 20)
+    assert not leases.renew(one, 20, 30)
+    assert leases.expired(20) == [one]
+
+
+def test_what_nobody_could_hear_is_not_counted() -> None:
+    leases = Leases()
+    one, two = lease("a", 10), lease("b", 12)
+    leases.add(one)
+    leases.add(two)
+    leases.prolong(5)
+    assert leases.expired(14.9) == [] and leases.expired(15) == [one]
+    assert leases.renew(two, 16, 30)
 
 
 def test_a_dropped_lease_does_not_expire() -> None:
@@ -69,7 +86,7 @@ def test_exactly_what_ran_out_expires(steps: list[tuple[str, int, int]]) -> None
             model[job] = lease(job, now + more)
             leases.add(model[job])
         elif what == "renew" and job in model:
-            leases.renew(model[job], now + more)
+            assert leases.renew(model[job], now, now + more)
         elif what == "drop" and job in model:
             leases.drop(model.pop(job).key)
         elif what == "wait":

@@ -12,15 +12,14 @@ from job_manager_adapter.services.context import from_base64url
 from job_manager_adapter.services.errors import SessionClosedError
 from job_manager_adapter.services.pilots import signed
 from job_manager_adapter.views import DrainRequest, PilotState, SubmitRequest
-from tests.unit.job_manager_adapter.services.world import LEASE, LHC, OPERATOR, World, spec
-
-
-def kinds(frame: object) -> list[CommandKind]:
-    return [command.kind for command in getattr(frame, "commands", ())]
-
-
-def verdicts(frame: object) -> list[VerdictKind]:
-    return [verdict.verdict for verdict in getattr(frame, "verdicts", ())]
+from tests.unit.job_manager_adapter.services.world import (
+    LHC,
+    OPERATOR,
+    World,
+    kinds,
+    spec,
+    verdicts,
+)
 
 
 async def test_a_job_goes_all_the_way(world: World) -> None:
@@ -97,98 +96,6 @@ async def test_no_verdict_before_the_commit(world: World, monkeypatch: pytest.Mo
     assert await pilot.session.next(0.05) is None
     gate.set()
     assert verdicts(await pilot.hear()) == [VerdictKind.ACCEPTED]
-
-
-async def test_a_lease_lives_by_being_named_and_dies_without(world: World) -> None:
-    pilot = await world.pilot()
-    job = (await world.submit()).jobs[0]
-    await pilot.hear()
-    for _ in range(3):
-        world.clock.advance(LEASE - 1)
-        await pilot.run(job)
-        await world.services.housekeeping.expire()
-    assert (await world.job(job)).state is JobState.RUNNING
-    world.clock.advance(LEASE + 1)
-    await world.services.housekeeping.expire()
-    view = await world.job(job)
-    assert view.attempts[0].failure_class is FailureClass.LEASE_LOST and view.attempts[0].charged
-    # the pilot comes back: what it holds is no longer its own, and its report is too late
-    frame = await pilot.say()
-    assert kinds(frame) == [CommandKind.ABANDON]
-    late = pilot.report(job)
-    assert verdicts(await pilot.say(reports=(late,))) == [VerdictKind.SUPERSEDED]
-    assert (await world.services.credit.summary(OPERATOR)).receipts == 0
-
-
-async def test_a_lost_job_goes_to_another_pilot_once(world: World) -> None:
-    first = await world.pilot(b"1")
-    job = (await world.submit()).jobs[0]
-    await first.hear()
-    second = await world.pilot(b"2")
-    world.clock.advance(LEASE + 1)
-    await second.say()
-    await world.services.housekeeping.expire()
-    frame = await second.hear()
-    assert frame is not None and [(o.job, o.attempt) for o in frame.offers] == [(job, 2)]
-    assert verdicts(await second.finish(job, 2)) == [VerdictKind.ACCEPTED]
-    assert verdicts(await first.finish(job, 1)) == [VerdictKind.SUPERSEDED]
-    assert (await world.job(job)).state is JobState.SUCCEEDED
-    assert (await world.services.credit.summary(OPERATOR)).receipts == 1
-
-
-async def test_a_paused_pilot_keeps_its_lease(world: World) -> None:
-    pilot = await world.pilot()
-    job = (await world.submit(limits={"pause_seconds": 3600})).jobs[0]
-    await pilot.hear()
-    await pilot.run(job)
-    await pilot.say(paused=True)
-    world.clock.advance(3000)
-    await world.services.housekeeping.expire()
-    assert (await world.job(job)).state is JobState.RUNNING
-    assert (await world.services.pilots.get(OPERATOR, pilot.id)).state is PilotState.PAUSED
-    await pilot.attach()  # resumed
-    world.clock.advance(LEASE + 1)
-    await world.services.housekeeping.expire()
-    assert (await world.job(job)).attempts[0].failure_class is FailureClass.LEASE_LOST
-
-
-async def test_a_pause_has_an_end(world: World) -> None:
-    pilot = await world.pilot()
-    job = (await world.submit(limits={"pause_seconds": 3600})).jobs[0]
-    await pilot.hear()
-    await pilot.say(paused=True)
-    world.clock.advance(3601)
-    await world.services.housekeeping.expire()
-    assert (await world.job(job)).state is JobState.WAITING
-
-
-async def test_after_a_restart_leases_go_on(world: World) -> None:
-    pilot = await world.pilot()
-    job = (await world.submit()).jobs[0]
-    await pilot.hear()
-    await pilot.run(job)
-    world.clock.advance(LEASE * 5)  # the manager was away
-    await world.restart()
-    world.clock.advance(LEASE - 1)
-    await world.services.housekeeping.expire()
-    assert (await world.job(job)).state is JobState.RUNNING
-    with pytest.raises(SessionClosedError):
-        world.services.pilots.session(pilot.id, pilot.session.number)
-    frame = await pilot.attach()
-    assert frame.commands == () and frame.offers == ()
-    frame = await pilot.finish(job)
-    assert verdicts(frame) == [VerdictKind.ACCEPTED] and len(frame.receipts) == 1
-
-
-async def test_an_offer_lost_in_a_crash_is_made_again(world: World) -> None:
-    pilot = await world.pilot()
-    job = (await world.submit()).jobs[0]  # claimed and committed; nobody heard of it
-    await world.restart()
-    frame = await pilot.attach()
-    frames = [frame, await pilot.hear()]
-    offers = [offer for frame in frames if frame for offer in frame.offers]
-    assert [(offer.job, offer.attempt) for offer in offers] == [(job, 1)]
-    assert offers[0].spec.command == ("true",)
 
 
 async def test_receipts_are_repeated_until_the_launcher_has_them(world: World) -> None:
@@ -367,17 +274,6 @@ async def test_progress_and_fresh_links(world: World) -> None:
     assert (view.fraction, view.phase) == (0.5, Phase.RUNNING)
     log = await world.services.jobs.live_log(LHC, job)
     assert log is not None and log.text == "event 12" and log.live
-
-
-async def test_after_a_rollback_the_pilot_is_offered_the_same_attempt(world: World) -> None:
-    pilot = await world.pilot()
-    job = (await world.submit()).jobs[0]
-    await pilot.hear()
-    await pilot.run(job)
-    pilot.holding.clear()  # the virtual machine went back to an older snapshot
-    await pilot.attach()
-    await pilot.hear()
-    assert (job, 1) in pilot.holding
 
 
 async def test_a_cancel_that_overtakes_the_claims_answer_wins(

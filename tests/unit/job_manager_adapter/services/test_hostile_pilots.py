@@ -10,13 +10,14 @@ from copilot_agent.protocol.frames import MAX_FRAME_BYTES, LinkRequest, VerdictK
 from copilot_agent.protocol.job import JobState, OutputFile
 from job_manager_adapter.services.errors import RefusedError
 from job_manager_adapter.views import BanRequest, SubmitRequest
-from tests.unit.job_manager_adapter.services.test_conversation import kinds, verdicts
 from tests.unit.job_manager_adapter.services.world import (
     LHC,
     OPERATOR,
     FakePilot,
     World,
+    kinds,
     spec,
+    verdicts,
 )
 
 

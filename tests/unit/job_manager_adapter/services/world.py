@@ -11,6 +11,7 @@ from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.enrolment import EnrolRequest, enrolment_statement
 from copilot_agent.protocol.errors import FieldError
 from copilot_agent.protocol.frames import (
+    CommandKind,
     Held,
     InputLink,
     ManagerFrame,
@@ -19,6 +20,7 @@ from copilot_agent.protocol.frames import (
     PilotFrame,
     Policy,
     Report,
+    VerdictKind,
     Wants,
 )
 from copilot_agent.protocol.ids import make_id
@@ -170,6 +172,14 @@ class World:
 
 def spec(**fields: Any) -> JobSpec:
     return JobSpec(**{"experiment": "lhc", "command": ("true",), **fields})
+
+
+def kinds(frame: object) -> list[CommandKind]:
+    return [command.kind for command in getattr(frame, "commands", ())]
+
+
+def verdicts(frame: object) -> list[VerdictKind]:
+    return [verdict.verdict for verdict in getattr(frame, "verdicts", ())]
 
 
 class FakePilot:
