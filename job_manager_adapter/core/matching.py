@@ -1,16 +1,18 @@
 """Who gets which kind of job: by priority, then age; experiments take turns.
 
-It works on counters of waiting jobs per (class, priority), so its cost depends neither on how many
-jobs wait nor on how many pilots there are: pilots with the same room are one entry. What it picks
-is a wish; `store.claim` decides.
+It works on counters of waiting jobs per (class, priority), and a ranking finds the best of them
+that fits, so its cost depends neither on how many jobs wait, nor on how many classes, nor on how
+many pilots there are: pilots with the same room are one entry. What it picks is a wish;
+`store.claim` decides.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from copilot_agent.protocol.job import Requirements
+from job_manager_adapter.core.ranking import Need, Rank, Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,14 @@ class Room(NamedTuple):
             )
         return self._replace(queue=self.queue - 1)
 
+    def limits(self) -> Need:
+        """The most that one more job may need."""
+        if self.queue > 0:
+            most = (self.whole_cores, self.whole_memory_mib, self.whole_disk_mib)
+        else:
+            most = (self.cores, self.memory_mib, self.disk_mib)
+        return Need(self.platform, self.cpu_flags, *most)
+
     @property
     def empty(self) -> bool:
         return self.cores <= 0 and self.queue <= 0
@@ -78,11 +88,13 @@ class Bucket:
     priority: int
     head: int
     """Sequence of the oldest one, as far as known."""
+    need: Need
     count: int = 0
+    """Below 0 while news of a job's end have overtaken those of its submission."""
 
     @property
-    def rank(self) -> tuple[int, int, int]:
-        return (-self.priority, self.head, self.klass.id)
+    def rank(self) -> Rank | None:
+        return (-self.priority, self.head, self.klass.id) if self.count > 0 else None
 
 
 class Pick(NamedTuple):
@@ -94,46 +106,70 @@ class Pick(NamedTuple):
 @dataclass(slots=True)
 class Matcher:
     _buckets: dict[tuple[int, int], Bucket] = field(default_factory=dict)
-    _ranked: dict[str, list[Bucket]] = field(default_factory=dict)
-    """By experiment, best first; the experiment whose turn it is comes first."""
-    _hungry: dict[Room, dict[str, None]] = field(default_factory=dict)
-    """Pilots by their room, longest waiting first."""
+    """By class number and priority."""
+    _rankings: dict[str, Ranking] = field(default_factory=dict)
+    """By experiment; the one whose turn it is comes first."""
+    _waiting: Counter[str] = field(default_factory=Counter)
+    """Jobs by experiment."""
+    _hungry: dict[Room, OrderedDict[str, None]] = field(default_factory=dict)
+    """Pilots by their room, longest waiting first. A plain dict is slow to lose its first ones."""
     _rooms: dict[str, Room] = field(default_factory=dict)
 
     # What waits
 
     def add(self, klass: RequirementClass, priority: int, count: int, head: int) -> None:
         """Counts jobs in (or, with a negative count, out); they may come in any order."""
+        if not count:
+            return
         bucket = self._buckets.get((klass.id, priority))
         if bucket is None:
-            bucket = Bucket(klass, priority, head)
+            bucket = Bucket(klass, priority, head, _need(klass.requirements))
             self._buckets[klass.id, priority] = bucket
-            insort(self._ranked.setdefault(klass.experiment, []), bucket, key=_rank)
         elif count > 0 and head < bucket.head:
-            self._move(bucket, head)
-        bucket.count += count
-        if bucket.count == 0:
-            self._remove(bucket)
+            bucket.head = head
+        self._count(bucket, count)
 
     def learn(self, klass: RequirementClass, priority: int, head: int) -> None:
         """Everything before `head` is known to be taken."""
         bucket = self._buckets.get((klass.id, priority))
         if bucket and head > bucket.head:
-            self._move(bucket, head)
+            bucket.head = head
+            self._rank(bucket)
 
-    def replace(self, waiting: Iterator[tuple[RequirementClass, int, int, int]]) -> None:
+    def replace(self, waiting: Iterable[tuple[RequirementClass, int, int, int]]) -> None:
         """Forgets all counters for these: (class, priority, count, head)."""
         self._buckets.clear()
-        self._ranked.clear()
+        self._rankings.clear()
+        self._waiting.clear()
         for klass, priority, count, head in waiting:
             self.add(klass, priority, count, head)
 
     def waiting(self) -> dict[str, int]:
         """Jobs that wait, by experiment."""
-        return {
-            experiment: sum(max(bucket.count, 0) for bucket in buckets)
-            for experiment, buckets in self._ranked.items()
-        }
+        return {experiment: count for experiment, count in self._waiting.items() if count}
+
+    def _count(self, bucket: Bucket, count: int) -> None:
+        before = max(bucket.count, 0)
+        bucket.count += count
+        self._waiting[bucket.klass.experiment] += max(bucket.count, 0) - before
+        if bucket.count == 0:
+            self._remove(bucket)
+        else:
+            self._rank(bucket)
+
+    def _rank(self, bucket: Bucket) -> None:
+        ranking = self._rankings.get(bucket.klass.experiment)
+        if ranking is None:
+            ranking = self._rankings[bucket.klass.experiment] = Ranking()
+        ranking.put((bucket.klass.id, bucket.priority), bucket.need, bucket.rank)
+
+    def _remove(self, bucket: Bucket) -> None:
+        key, experiment = (bucket.klass.id, bucket.priority), bucket.klass.experiment
+        del self._buckets[key]
+        ranking = self._rankings[experiment]
+        ranking.drop(key)
+        if not ranking:
+            del self._rankings[experiment]
 
     # Who is hungry
 
@@ -142,7 +178,7 @@ class Matcher:
         self.withdraw(pilot)
         if not room.empty:
             self._rooms[pilot] = room
-            self._hungry.setdefault(room, {})[pilot] = None
+            self._hungry.setdefault(room, OrderedDict())[pilot] = None
 
     def withdraw(self, pilot: str) -> None:
         room = self._rooms.pop(pilot, None)
@@ -163,8 +199,6 @@ class Matcher:
 
     def match(self, pilot: str | None = None) -> list[Pick]:
         """Fills the room of one pilot, or of all of them; what is picked is counted out."""
-        if not self._ranked:
-            return []
         if pilot is not None:
             return self._fill(pilot)
         picks: list[Pick] = []
@@ -182,40 +216,33 @@ class Matcher:
         """One job for each hungry pilot, as far as they go."""
         picks = []
         for room in list(self._hungry):
+            if not self._rankings:
+                break
             while (line := self._hungry.get(room)) and (bucket := self._best(room)):
                 picks.append(self._take(next(iter(line)), room, bucket))
         return picks
 
     def _best(self, room: Room) -> Bucket | None:
-        for buckets in self._ranked.values():
-            for bucket in buckets:
-                if bucket.count > 0 and room.takes(bucket.klass.requirements):
-                    return bucket
+        limits = room.limits()
+        for ranking in self._rankings.values():
+            if key := ranking.best(limits):
+                return self._buckets[key]
         return None
 
     def _take(self, pilot: str, room: Room, bucket: Bucket) -> Pick:
         self.offer_room(pilot, room.less(bucket.klass.requirements))
-        bucket.count -= 1
+        self._count(bucket, -1)
         experiment = bucket.klass.experiment
-        if bucket.count == 0:
-            self._remove(bucket)
-        if experiment in self._ranked and len(self._ranked) > 1:
-            self._ranked[experiment] = self._ranked.pop(experiment)  # its turn is over
+        if experiment in self._rankings and len(self._rankings) > 1:
+            self._rankings[experiment] = self._rankings.pop(experiment)  # its turn is over
         return Pick(pilot, bucket.klass, bucket.priority)
 
-    def _move(self, bucket: Bucket, head: int) -> None:
-        ranked = self._ranked[bucket.klass.experiment]
-        del ranked[bisect_left(ranked, bucket.rank, key=_rank)]
-        bucket.head = head
-        insort(ranked, bucket, key=_rank)
 
-    def _remove(self, bucket: Bucket) -> None:
-        del self._buckets[bucket.klass.id, bucket.priority]
-        ranked = self._ranked[bucket.klass.experiment]
-        del ranked[bisect_left(ranked, bucket.rank, key=_rank)]
-        if not ranked:
-            del self._ranked[bucket.klass.experiment]
-
-
-def _rank(bucket: Bucket) -> tuple[int, int, int]:
-    return bucket.rank
+def _need(requirements: Requirements) -> Need:
+    return Need(
+        requirements.platform,
+        frozenset(requirements.cpu_flags),
+        requirements.cores,
+        requirements.memory_mib,
+        requirements.disk_mib,
+    )
