@@ -9,9 +9,10 @@ from copilot_agent.protocol.base import Strict, Wire
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.ids import BatchId, ExperimentName
 from copilot_agent.protocol.job import STDERR, STDOUT, JobState
-from job_manager_adapter.api.download import send_file
+from job_manager_adapter.api.download import send_file, send_nothing
 from job_manager_adapter.api.route import ALL_ROLES, Call, Reply, Result, Route
-from job_manager_adapter.services.jobs import JobFilter
+from job_manager_adapter.services.files import is_empty
+from job_manager_adapter.services.jobs import JobFilter, JobOutputs
 from job_manager_adapter.views import (
     Changed,
     Explanation,
@@ -106,6 +107,8 @@ async def logs(call: Call[None, LogsQuery]) -> Result:
     stored = await call.services.jobs.outputs(call.principal, job, query.attempt)
     name = STDOUT if query.stream == "stdout" else STDERR
     text = call.doors.files.tail(job, stored.attempt, name, LOG_BYTES)
+    if text is None and _reported_empty(stored, name):
+        text = ""
     if text is None:
         raise CopilotError(
             f"job {job} has no stored {name} yet",
@@ -118,8 +121,15 @@ async def logs(call: Call[None, LogsQuery]) -> Result:
 async def output(call: Call[None, AttemptQuery]) -> web.StreamResponse:
     job, name = call.path["job"], call.path["name"]
     found = await call.services.jobs.outputs(call.principal, job, call.query.attempt)
+    if _reported_empty(found, name):
+        return send_nothing(name.rpartition("/")[2])
     stored, path = call.doors.files.output(job, found.attempt, name)
     return send_file(path, stored.sha256, name.rpartition("/")[2])
+
+
+def _reported_empty(found: JobOutputs, name: str) -> bool:
+    """Such an output may never have been uploaded."""
+    return any(output.name == name and is_empty(output) for output in found.outputs)
 
 
 async def cancel(call: Call[JobSelection, None]) -> Result:

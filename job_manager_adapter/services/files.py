@@ -1,6 +1,7 @@
 """Files in and out: who may move which, and the links that let pilots do it."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from job_manager_adapter.views import UploadView
 
 MIB = 1 << 20
 LINK_SECONDS = 3600.0
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,14 @@ class FileService:
         self._signer.check(kind, path, query, time.time())
 
     async def outputs_present(self, job: str, attempt: int, outputs: Sequence[Output]) -> list[str]:
-        """Names of outputs that are not here, or with another hash or size than said."""
-        return await asyncio.to_thread(self._missing_outputs, job, attempt, outputs)
+        """Names of outputs that are not here, or with another hash or size than said.
+
+        An empty one need not have been uploaded.
+        """
+        stored = [output for output in outputs if not is_empty(output)]
+        if not stored:
+            return []
+        return await asyncio.to_thread(self._missing_outputs, job, attempt, stored)
 
     async def inputs_present(self, experiment: str, spec: JobSpec) -> list[FieldError]:
         """What is wrong with the inputs that the job expects in the store."""
@@ -257,6 +265,11 @@ class FileService:
     def _keep_output(self, target: OutputTarget, output: Output) -> None:
         self._blobs.mark(target.experiment, output.sha256)
         self._outputs.put(target.job, target.attempt, output)
+
+
+def is_empty(output: Output) -> bool:
+    """Whether it is a file without content, which everybody has."""
+    return output.size == 0 and output.sha256 == EMPTY_SHA256
 
 
 def _file_key(owner: str, sha256: str) -> str:

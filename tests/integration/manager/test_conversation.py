@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import aiohttp
 import pytest
 
 from copilot_agent.protocol.frames import Offer, VerdictKind
-from copilot_agent.protocol.job import JobSpec, JobState, Phase
+from copilot_agent.protocol.job import JobSpec, JobState, Output, Phase
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.app import Manager
 from job_manager_adapter.client import Client
@@ -34,10 +35,11 @@ async def pilot(manager: Manager, http: aiohttp.ClientSession) -> FakePilot:
 
 
 async def finish(pilot: FakePilot, offer: Offer) -> Any:
-    """Uploads everything and gives the report of a success."""
-    names = {"mass.txt": MASS, "stdout.log": b"said\n", "stderr.log": b""}
+    """Uploads what is not empty and gives the report of a success."""
+    names = {"mass.txt": MASS, "stdout.log": b"said\n"}
     outputs = [await pilot.upload(offer, name, data) for name, data in names.items()]
-    return success(offer, tuple(outputs))
+    empty = Output(name="stderr.log", sha256=hashlib.sha256(b"").hexdigest(), size=0)
+    return success(offer, (*outputs, empty))
 
 
 async def check_done(
@@ -49,7 +51,9 @@ async def check_done(
         assert view.state is JobState.SUCCEEDED
         assert {output.name for output in view.outputs} == {"mass.txt", "stdout.log", "stderr.log"}
         target = await client.files.fetch_outputs(view, directory)
-        assert {path.name: path.read_bytes() for path in target}["mass.txt"] == MASS
+        fetched = {path.name: path.read_bytes() for path in target}
+        assert fetched == {"mass.txt": MASS, "stdout.log": b"said\n", "stderr.log": b""}
+        assert (await client.jobs.logs(job, stream="stderr")).text == ""
         log = await client.jobs.logs(job)
         assert (log.text, log.live) == ("said\n", False)
     [receipt] = receipts

@@ -86,6 +86,13 @@ async def test_an_output_is_there_when_size_and_hash_agree(files: FileService) -
     assert await files.inputs_present("demo", with_input()) == []
 
 
+async def test_an_empty_output_need_not_be_uploaded(files: FileService) -> None:
+    empty = Output(name="stderr.log", sha256=hashlib.sha256(b"").hexdigest(), size=0)
+    assert await files.outputs_present(JOB, 1, [empty]) == []
+    lie = empty.model_copy(update={"sha256": SHA})
+    assert await files.outputs_present(JOB, 1, [empty, lie]) == ["stderr.log"]
+
+
 async def test_an_output_is_written_once(files: FileService) -> None:
     await files.put_output(TARGET, 0, len(DATA), SHA, body())
     assert await files.put_output(TARGET, 0, len(DATA), SHA, body()) == len(DATA)
