@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 RETRY_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between the tries of one download; each is shortened by chance to no less than half."""
 _HASH_PIECE = 1 << 20
+_EVICTED = "evicted-"
 _SPARE_BYTES = 16 << 20
 """Left free on the disk by a download."""
 
@@ -171,12 +172,15 @@ class Cache:
         users = self._users.get(archive, set())
         users.discard(user)
         if not users:
-            self._drop(archive)
+            remove_tree(self._take_out(archive))
 
-    def _drop(self, path: Path) -> None:
-        self._sizes.pop(path, None)
+    def _take_out(self, path: Path) -> Path:
+        """At once, so that nobody finds half an entry; what is left to do is to remove the rest."""
+        del self._sizes[path]
         self._users.pop(path, None)
-        remove_tree(path)
+        rest = Path(tempfile.mkdtemp(prefix=_EVICTED, dir=self._partial))
+        path.rename(rest / path.name)
+        return rest
 
     async def _make_room(self, name: str, size: int, *, strict: bool) -> None:
         """Evicts the least recently used entries that no attempt uses.
@@ -184,11 +188,13 @@ class Cache:
         `strict`: `size` is certain, so what cannot fit on the disk is refused at once.
         """
         for path in list(self._sizes):
+            if path not in self._sizes:  # another attempt made room meanwhile
+                continue
             fits = sum(self._sizes.values()) + size <= self._max_bytes
             if fits and self._free_bytes() >= size + _SPARE_BYTES:
                 return
             if not self._in_use(path):
-                await asyncio.to_thread(self._drop, path)
+                await asyncio.to_thread(remove_tree, self._take_out(path))
         if strict and self._free_bytes() < size + _SPARE_BYTES:
             message = f"{name}: no space for {size} bytes on this pilot's disk"
             raise StageInError(message, retryable=True)
@@ -207,6 +213,8 @@ class Cache:
         for path in self._trees.iterdir():
             if path.name.startswith("unpacking-"):
                 remove_tree(path)
+        for path in self._partial.glob(f"{_EVICTED}*"):
+            remove_tree(path)
         entries = [*self._files.iterdir(), *self._trees.iterdir()]
         for path in sorted(entries, key=lambda each: each.stat().st_mtime):
             self._sizes[path] = sum(each.lstat().st_size for each in _files_of(path))
