@@ -248,6 +248,17 @@ async def test_the_oldest_unused_files_make_room(tmp_path: Path, mover: Mover) -
     assert (kept / "f2").read_bytes() == b"\2" * 1000, "what an attempt uses stays"
 
 
+async def test_attempts_that_make_room_at_once_do_not_collide(tmp_path: Path, mover: Mover) -> None:
+    stage_in = StageIn(tmp_path / "cache", tmp_path / "work", mover, cache_bytes=6000)
+    old = [mover.link(f"old{n}", bytes([n]) * 1000) for n in range(6)]
+    remove_tree(await stage_in.prepare(JOB, 1, SPEC, old))
+    links = [mover.link(f"new{n}", bytes([n + 6]) * 1500) for n in range(4)]
+    await stage_in.prepare(JOB, 2, SPEC, links)
+    names = {each.name for each in (tmp_path / "cache/files").iterdir()}
+    assert names >= {link.sha256 for link in links}
+    assert not list((tmp_path / "cache/partial").iterdir())
+
+
 async def test_the_cache_outlives_the_agent(tmp_path: Path, mover: Mover) -> None:
     links = [mover.link("a", b"abc"), mover.link("z", zipped("m", b"1"), unpack=True)]
     for number in (1, 2):
@@ -293,7 +304,8 @@ async def test_declared_outputs_and_logs_go_out(mover: Mover, ended: PayloadPlan
     assert [(each.name, each.size) for each in outputs] == list(zip(names, [5, 5, 0], strict=True))
     assert outputs[0].sha256 == hashlib.sha256(b"91.2\n").hexdigest()
     assert mover.uploaded["http://files.test/stdout.log"] == b"said\n"
-    assert len(mover.uploaded) == 3
+    assert outputs[2].sha256 == hashlib.sha256().hexdigest()
+    assert len(mover.uploaded) == 2, "an empty file needs no upload"
 
 
 async def test_all_missing_outputs_are_named(mover: Mover, ended: PayloadPlan) -> None:
