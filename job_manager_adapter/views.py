@@ -195,6 +195,9 @@ class PilotView(Wire):
     carrier: Literal["websocket", "poll", ""] = ""
     capabilities: Capabilities
     jobs: tuple[JobId, ...] = ()
+    drained_by: Literal["", "pilot", "host", "fleet"] = ""
+    """Which drain keeps jobs away from it: its own, its host's or the fleet's."""
+    drain_deadline: datetime | None = None
     jobs_succeeded: int = 0
     jobs_failed: int = 0
     enrolled_at: datetime
@@ -206,6 +209,9 @@ class HostView(Wire):
     launcher_key: str
     enrolment: EnrolmentId
     label: str = ""
+    draining: bool = False
+    """It, or the whole fleet, was asked to."""
+    drain_deadline: datetime | None = None
     banned: bool = False
     ban_reason: str = ""
     boots: int = 0
@@ -216,8 +222,33 @@ class HostView(Wire):
 
 
 class DrainRequest(Strict):
+    """Finish what is held and take no more; or, with `undo`, take jobs again."""
+
     deadline_seconds: Seconds | None = None
+    """Then what still runs is given back and goes to others, uncharged. None: it may end."""
     undo: bool = False
+
+
+class DrainView(Wire):
+    """A drain that was asked for, and how far it has come."""
+
+    of: Literal["pilot", "host", "fleet"]
+    id: str = ""
+    """The pilot's or the host's."""
+    since: datetime
+    deadline: datetime | None = None
+    pilots_holding: int
+    """Of those it covers: how many still hold jobs."""
+    jobs_held: int
+
+
+class FleetView(Wire):
+    """`GET /api/v1/fleet`, from the manager's memory."""
+
+    pilots: dict[PilotState, int]
+    """By state; retired ones are not counted."""
+    jobs_held: int
+    drains: tuple[DrainView, ...] = ()
 
 
 class BanRequest(Strict):
@@ -285,7 +316,7 @@ class Event(Wire):
 
     id: int
     at: datetime
-    kind: Literal["job", "pilot", "host"]
+    kind: Literal["job", "pilot", "host", "fleet"]
     subject: str
     state: str
     experiment: ExperimentName | None = None

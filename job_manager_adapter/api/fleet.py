@@ -10,6 +10,7 @@ from job_manager_adapter.api.route import OPERATOR, Call, Result, Route
 from job_manager_adapter.views import (
     BanRequest,
     DrainRequest,
+    FleetView,
     HostView,
     Page,
     PilotState,
@@ -54,6 +55,18 @@ async def host(call: Call[None, None]) -> Result:
     return await call.services.hosts.get(call.principal, call.path["host"])
 
 
+async def drain_host(call: Call[DrainRequest, None]) -> Result:
+    return await call.services.hosts.drain(call.principal, call.path["host"], call.body)
+
+
+async def fleet(call: Call[None, None]) -> Result:
+    return await call.services.draining.fleet(call.principal)
+
+
+async def drain_fleet(call: Call[DrainRequest, None]) -> Result:
+    return await call.services.draining.drain_fleet(call.principal, call.body)
+
+
 async def ban(call: Call[BanRequest, None]) -> Result:
     return await call.services.hosts.ban(call.principal, call.path["host"], call.body)
 
@@ -77,6 +90,18 @@ ROUTES = (
         query=PageQuery, reply=Page[HostView],
     ),
     Route("GET", "/api/v1/hosts/{host}", host, "Show one host", OPERATOR, reply=HostView),
+    Route(
+        "POST", "/api/v1/hosts/{host}/drain", drain_host, "Let a host finish and take no more",
+        OPERATOR, body=DrainRequest, reply=HostView,
+    ),
+    Route(
+        "GET", "/api/v1/fleet", fleet, "Pilots by state, and how far drains have come", OPERATOR,
+        reply=FleetView,
+    ),
+    Route(
+        "POST", "/api/v1/fleet/drain", drain_fleet, "Let all pilots finish and take no more",
+        OPERATOR, body=DrainRequest, reply=FleetView,
+    ),
     Route(
         "POST", "/api/v1/hosts/{host}/ban", ban, "Ban a host, or take the ban back", OPERATOR,
         body=BanRequest, reply=HostView,

@@ -42,7 +42,9 @@ class Pilot:
     leaving: bool = False
     """It says itself that it drains."""
     draining: bool = False
-    """An operator said so."""
+    """An operator said so: of it, of its host or of the fleet."""
+    drain_command: str = ""
+    """The latest word about that; it takes the place of earlier ones."""
     retired: bool = False
     leases: dict[Key, Lease] = field(default_factory=dict)
     doomed: dict[Key, Doomed] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from job_manager_adapter.services.context import Clock, Config, Ids, Signer
 from job_manager_adapter.services.conversation import Conversation
 from job_manager_adapter.services.credit import Credit
 from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.enrolments import Enrolments
 from job_manager_adapter.services.events import Events
 from job_manager_adapter.services.hosts import Hosts
@@ -54,22 +55,26 @@ class Services:
         self.events = Events(store, clock, config.events_kept)
         self._dispatcher = Dispatcher(store, clock, ids, config, self.events)
         reports = Reports(self._dispatcher, signer, links)
-        conversation = Conversation(self._dispatcher, reports, links)
+        self.draining = Draining(self._dispatcher)
+        conversation = Conversation(self._dispatcher, reports, links, self.draining)
         self.jobs = Jobs(self._dispatcher, links)
-        self.pilots = Pilots(self._dispatcher, conversation, signer)
+        self.pilots = Pilots(self._dispatcher, conversation, self.draining, signer)
         self.credit = Credit(store, signer)
-        self.hosts = Hosts(self._dispatcher)
+        self.hosts = Hosts(self._dispatcher, self.draining)
         self.enrolments = Enrolments(store, clock, ids)
         self.tokens = Tokens(store, clock, ids, config.experiments)
         self.upstreams = tuple(
             Upstream(experiment, adapter, self._dispatcher, self.jobs)
             for experiment, adapter in adapters.items()
         )
-        self.housekeeping = Housekeeping(self._dispatcher, self.events, links, self.upstreams)
+        self.housekeeping = Housekeeping(
+            self._dispatcher, self.events, links, self.draining, self.upstreams
+        )
 
     async def start(self) -> None:
         """Reads counters and open leases; every open lease gets a fresh grace."""
         await self.events.start()
+        await self.draining.refresh()
         await self._dispatcher.start()
 
     async def run(self) -> None:

@@ -18,6 +18,7 @@ from copilot_agent.protocol.job import JobSpec, Phase, Requirements
 from job_manager_adapter.core.fleet import NOTHING, Pilot
 from job_manager_adapter.core.leases import Key, Lease
 from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.links import Links
 from job_manager_adapter.services.outbox import MAX_OFFERS
 from job_manager_adapter.services.reports import Reports
@@ -35,8 +36,11 @@ MAX_OFFER_BYTES = 600_000
 
 
 class Conversation:
-    def __init__(self, dispatcher: Dispatcher, reports: Reports, links: Links) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, reports: Reports, links: Links, draining: Draining
+    ) -> None:
         self._dispatcher = dispatcher
+        self._draining = draining
         self._reports = reports
         self._links = links
 
@@ -129,6 +133,7 @@ class Conversation:
         self._progress(pilot, frame.progress)
         if first:
             self._offer_again(pilot, frame.holding)
+            self._draining.greet(pilot, frame.draining)
         outbox.repeat(now - dispatcher.config.policy.heartbeat_seconds / 2)
         self._capabilities(pilot, frame)
         pilot.wants, pilot.leaving = frame.wants, frame.draining

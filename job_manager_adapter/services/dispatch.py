@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Command, CommandKind
 from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec, Requirements
+from job_manager_adapter.core.drains import Drains
 from job_manager_adapter.core.fleet import Doomed, Fleet, Pilot
 from job_manager_adapter.core.leases import Key, Lease, Leases
 from job_manager_adapter.core.matching import Matcher, Pick, RequirementClass
@@ -48,6 +49,7 @@ class Dispatcher:
         self.config = config
         self.events = events
         self.fleet = Fleet()
+        self.drains = Drains()
         self.leases = Leases()
         self.matcher = Matcher()
         self.resting = Resting(config.retry_seconds, self._rested)
@@ -137,7 +139,8 @@ class Dispatcher:
 
     def remember(self, row: PilotRow) -> Pilot:
         pilot = self.fleet.add(row.id, row.host, row.enrolment, row.launcher_key, row.capabilities)
-        pilot.draining, pilot.paused, pilot.retired = row.draining, row.paused, row.retired
+        pilot.paused, pilot.retired = row.paused, row.retired
+        pilot.draining = self.drains.of(row.id, row.host) is not None
         pilot.seen_at = pilot.seen_at or row.seen_at
         return pilot
 
@@ -251,16 +254,21 @@ class Dispatcher:
     async def expire(self) -> int:
         """Takes back what ran out; returns how many."""
         late = [lease for lease in self.leases.expired(self.clock.monotonic()) if not lease.ending]
-        wanted = [self._overdue(lease) for lease in late]
-        with self.resting.ending(lease.job for lease in late):
-            results = await self.store.release(wanted)
-        for lease, release, result in zip(late, wanted, results, strict=True):
-            self.released(result, release.failure_class)
-            if result.state is None and not lease.ending:
-                self.drop(lease.key)
-        if late:
-            self.rematch()
+        await self.take_back([self._overdue(lease) for lease in late])
         return len(late)
+
+    async def take_back(self, wanted: Sequence[Release]) -> None:
+        """Ends attempts without their pilots, which are told."""
+        if not wanted:
+            return
+        with self.resting.ending(release.job for release in wanted):
+            results = await self.store.release(wanted)
+        for release, result in zip(wanted, results, strict=True):
+            lease = self.leases.get((release.job, release.attempt))
+            self.released(result, release.failure_class)
+            if result.state is None and lease is not None and not lease.ending:
+                self.drop(lease.key)
+        self.rematch()
 
     def _overdue(self, lease: Lease) -> Release:
         """Silence costs the job an attempt; a pause that was announced does not."""

@@ -39,7 +39,7 @@ class Events:
 
     def emit(
         self,
-        kind: Literal["job", "pilot", "host"],
+        kind: Literal["job", "pilot", "host", "fleet"],
         subject: str,
         state: str,
         experiment: str | None = None,

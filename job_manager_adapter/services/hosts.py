@@ -3,16 +3,18 @@
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import FailureClass
 from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.errors import NotFoundError
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.times import moment_or_none
 from job_manager_adapter.store.records import HostRow, Retire
-from job_manager_adapter.views import BanRequest, HostView, Page, PilotState
+from job_manager_adapter.views import BanRequest, DrainRequest, HostView, Page, PilotState
 
 
 class Hosts:
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, draining: Draining) -> None:
         self._dispatcher = dispatcher
+        self._draining = draining
 
     async def list(
         self, principal: Principal, cursor: str | None = None, limit: int = 100
@@ -43,6 +45,13 @@ class Hosts:
         dispatcher.events.emit("host", host, state, detail=request.reason)
         return await self.get(principal, host)
 
+    async def drain(self, principal: Principal, host: str, request: DrainRequest) -> HostView:
+        """Its pilots of now and of later, until it is taken back. Raises NotFoundError."""
+        await self.get(principal, host)
+        await self._draining.order(host, request)
+        self._dispatcher.events.emit("host", host, "undrained" if request.undo else "draining")
+        return await self.get(principal, host)
+
     async def _retire_pilots(self, host: str) -> None:
         dispatcher = self._dispatcher
         rows = await dispatcher.store.pilots(host=host, retired=False, limit=1000)
@@ -61,11 +70,14 @@ class Hosts:
             pilot.host == row.id and pilot.state(now, lease_seconds) not in gone
             for pilot in dispatcher.fleet.pilots.values()
         )
+        drain = dispatcher.drains.of("", row.id)
         return HostView(
             id=row.id,
             launcher_key=row.launcher_key,
             enrolment=row.enrolment,
             label=row.label,
+            draining=drain is not None,
+            drain_deadline=moment_or_none(drain.until) if drain else None,
             banned=row.banned,
             ban_reason=row.ban_reason,
             boots=row.boots,

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 
 from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.events import Events
 from job_manager_adapter.services.links import Links
 from job_manager_adapter.services.upstream import Upstream
@@ -24,11 +25,13 @@ class Housekeeping:
         dispatcher: Dispatcher,
         events: Events,
         links: Links,
+        draining: Draining,
         upstreams: Sequence[Upstream] = (),
     ) -> None:
         self._dispatcher = dispatcher
         self._events = events
         self._links = links
+        self._draining = draining
         self._upstreams = upstreams
         self._lost: set[str] = set()
 
@@ -40,6 +43,7 @@ class Housekeeping:
             group.create_task(self._sweep(min(lease / 10, 1.0)))
             group.create_task(self._repeat(self.look_after_pilots, min(lease / 2, 10.0)))
             group.create_task(self._repeat(self.recount, 5.0))
+            group.create_task(self._repeat(self._draining.refresh, 5.0))
             group.create_task(self._repeat(self.retain, 600.0))
             for upstream in self._upstreams:
                 group.create_task(upstream.run())
@@ -70,8 +74,9 @@ class Housekeeping:
                 log.warning("expire waits for the store: %s", error)
 
     async def expire(self) -> None:
-        """Takes back leases that ran out."""
+        """Takes back leases that ran out, and what is held beyond a drain's deadline."""
         await self._dispatcher.expire()
+        await self._draining.enforce()
 
     async def look_after_pilots(self) -> None:
         """Notes who is lost, writes down who was seen, forgets who is long gone."""
@@ -117,7 +122,7 @@ class Housekeeping:
             dispatcher.recount(waiting)
 
     async def retain(self) -> None:
-        """Deletes jobs that have been final for long, with their files."""
+        """Deletes jobs that have been final for long, with their files and idempotency keys."""
         dispatcher = self._dispatcher
         before = dispatcher.clock.time() - dispatcher.config.retention_seconds
         while old := await dispatcher.store.finished_before(before, RETENTION_BATCH):
@@ -125,6 +130,7 @@ class Housekeeping:
                 for attempt in range(1, attempts + 1):
                     await self._discard(job, attempt)
             await dispatcher.store.forget([job for job, _ in old])
+        await dispatcher.store.forget_keys(before)
 
     async def _discard(self, job: str, attempt: int) -> None:
         try:

@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from copilot_agent.protocol.enrolment import EnrolRequest, enrolment_statement, renewal_statement
 from copilot_agent.protocol.errors import ErrorCode
-from copilot_agent.protocol.frames import CommandKind, Policy
+from copilot_agent.protocol.frames import Policy
 from copilot_agent.protocol.job import FailureClass
 from job_manager_adapter.services.context import Signer, from_base64url
 from job_manager_adapter.services.conversation import Conversation
 from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.errors import (
     ConflictError,
     NotFoundError,
@@ -25,8 +26,8 @@ from job_manager_adapter.services.errors import (
 )
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.session import PilotSession
-from job_manager_adapter.services.times import moment
-from job_manager_adapter.store.records import NewPilot, PilotChange, PilotRow, Retire
+from job_manager_adapter.services.times import moment, moment_or_none
+from job_manager_adapter.store.records import NewPilot, PilotRow, Retire
 from job_manager_adapter.views import DrainRequest, Page, PilotState, PilotView
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,15 @@ class Enrolled:
 
 
 class Pilots:
-    def __init__(self, dispatcher: Dispatcher, conversation: Conversation, signer: Signer) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        conversation: Conversation,
+        draining: Draining,
+        signer: Signer,
+    ) -> None:
         self._dispatcher = dispatcher
+        self._draining = draining
         self._conversation = conversation
         self._signer = signer
         self._nonces: dict[str, tuple[str, float]] = {}
@@ -223,6 +231,7 @@ class Pilots:
         known = dispatcher.fleet.get(row.id)
         session = dispatcher.sessions.get(row.id)
         seen_at = known.seen_at if known and known.seen_at else row.seen_at
+        drain = None if row.retired else dispatcher.drains.of(row.id, row.host)
         return PilotView(
             id=row.id,
             host=row.host,
@@ -230,6 +239,8 @@ class Pilots:
             carrier=cast(Carrier, session.carrier) if session else "",
             capabilities=known.capabilities if known else row.capabilities,
             jobs=tuple(lease.job for lease in known.leases.values()) if known else (),
+            drained_by=drain.kind if drain else "",
+            drain_deadline=moment_or_none(drain.until) if drain else None,
             jobs_succeeded=row.jobs_succeeded,
             jobs_failed=row.jobs_failed,
             enrolled_at=moment(row.enrolled_at),
@@ -251,19 +262,10 @@ class Pilots:
         row = await self._row(pilot)
         if row.retired:
             raise ConflictError("this pilot is retired already")
-        dispatcher = self._dispatcher
-        await dispatcher.store.change_pilots([PilotChange(pilot, draining=not request.undo)])
-        if known := dispatcher.fleet.get(pilot):
-            known.draining = not request.undo
-            dispatcher.refresh(known)
-        kind = CommandKind.UNDRAIN if request.undo else CommandKind.DRAIN
-        dispatcher.command(
-            pilot, kind, "asked by an operator", deadline_seconds=request.deadline_seconds
-        )
-        dispatcher.rematch()
+        await self._draining.order(pilot, request)
         state = "undrained" if request.undo else "draining"
-        dispatcher.events.emit("pilot", pilot, state)
-        return self._view(await self._row(pilot))
+        self._dispatcher.events.emit("pilot", pilot, state)
+        return self._view(row)
 
     async def retire(self, principal: Principal, pilot: str) -> PilotView:
         """Its leases are released uncharged at once. Raises NotFoundError."""

@@ -20,6 +20,7 @@ from job_manager_adapter.store.records import (
     Cancelled,
     Claim,
     Claimed,
+    DrainRow,
     Enrolled,
     EnrolmentRow,
     Finish,
@@ -82,6 +83,9 @@ class JobStore(Protocol):
     async def forget(self, jobs: Sequence[str]) -> None:
         """Deletes final jobs with their attempts; receipts stay."""
 
+    async def forget_keys(self, before: float) -> int:
+        """Deletes older idempotency keys, unless a job of theirs is still known."""
+
     async def job(self, job: str) -> JobRow | None: ...
 
     async def jobs(self, query: JobQuery) -> list[JobRow]: ...
@@ -130,6 +134,15 @@ class FleetStore(Protocol):
         limit: int = 100,
     ) -> list[PilotRow]:
         """Newest first."""
+
+    async def drain(self, many: Sequence[DrainRow]) -> None:
+        """A later one for the same scope takes the earlier one's place."""
+
+    async def undrain(self, many: Sequence[str]) -> list[bool]:
+        """By scope; False where there was no drain."""
+
+    async def drains(self) -> list[DrainRow]:
+        """A retired pilot's is gone."""
 
     async def ban(self, host: str, reason: str, banned: bool) -> bool:
         """False if there is no such host."""

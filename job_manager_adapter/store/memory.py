@@ -23,7 +23,7 @@ class MemoryStore(MemoryFleet):
         super().__init__()
         self.stats = StoreStats()
         self._table = JobTable()
-        self._submissions: dict[tuple[str, str], tuple[str, r.Submitted]] = {}
+        self._submissions: dict[tuple[str, str], tuple[str, float, r.Submitted]] = {}
 
     async def open(self) -> None: ...
 
@@ -47,7 +47,7 @@ class MemoryStore(MemoryFleet):
     def _submit(self, item: r.Submission) -> r.Submitted:
         key = (item.owner, item.key or "")
         if item.key is not None and key in self._submissions:
-            digest, known = self._submissions[key]
+            digest, _, known = self._submissions[key]
             return r.Submitted(known.batch, known.jobs, False, conflict=digest != item.digest)
         counts: dict[tuple[int, int], r.Waiting] = {}
         for job in item.jobs:
@@ -58,7 +58,7 @@ class MemoryStore(MemoryFleet):
         ids = tuple(job.id for job in item.jobs)
         result = r.Submitted(item.batch, ids, True, tuple(counts.values()))
         if item.key is not None:
-            self._submissions[key] = (item.digest, result)
+            self._submissions[key] = (item.digest, item.at, result)
         return result
 
     def _waiting(self, entry: Entry) -> r.Waiting:
@@ -225,6 +225,17 @@ class MemoryStore(MemoryFleet):
             entry = self._table.get(job)
             if entry is not None and entry.row.state.final:
                 self._table.delete(entry)
+
+    async def forget_keys(self, before: float) -> int:
+        known = {row.batch for row in self._table.rows()}
+        old = [
+            key
+            for key, (_, at, result) in self._submissions.items()
+            if at < before and result.batch not in known
+        ]
+        for key in old:
+            del self._submissions[key]
+        return len(old)
 
     # Queries
 

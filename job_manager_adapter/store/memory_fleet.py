@@ -17,6 +17,7 @@ class MemoryFleet:
         self._boots: dict[tuple[str, str], int] = {}
         self._hosts: dict[str, r.HostRow] = {}
         self._pilots: dict[str, r.PilotRow] = {}
+        self._drains: dict[str, r.DrainRow] = {}
         self._receipts: list[Receipt] = []
         self._kept: set[str] = set()
         self._tokens: dict[str, r.TokenRow] = {}
@@ -78,6 +79,7 @@ class MemoryFleet:
     def _retire(self, item: r.Retire) -> list[r.Released]:
         released = []
         for pilot in item.pilots:
+            self._drains.pop(pilot, None)
             if pilot in self._pilots:
                 self._pilots[pilot] = replace(self._pilots[pilot], retired=True, paused=False)
             released += [
@@ -93,7 +95,7 @@ class MemoryFleet:
                 continue
             fields = {
                 name: value
-                for name in ("capabilities", "draining", "paused", "seen_at")
+                for name in ("capabilities", "paused", "seen_at")
                 if (value := getattr(change, name)) is not None
             }
             self._pilots[row.id] = replace(row, **fields)
@@ -123,6 +125,15 @@ class MemoryFleet:
             and (before is None or row.id < before)
         ]
         return rows[:limit]
+
+    async def drain(self, many: Sequence[r.DrainRow]) -> None:
+        self._drains.update({row.scope: row for row in many})
+
+    async def undrain(self, many: Sequence[str]) -> list[bool]:
+        return [self._drains.pop(scope, None) is not None for scope in many]
+
+    async def drains(self) -> list[r.DrainRow]:
+        return [row for _, row in sorted(self._drains.items())]
 
     async def ban(self, host: str, reason: str, banned: bool) -> bool:
         if host not in self._hosts:

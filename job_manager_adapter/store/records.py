@@ -298,8 +298,6 @@ class PilotRow:
     retired: bool = False
     banned: bool = False
     """Its host is."""
-    draining: bool = False
-    """An operator said so."""
     paused: bool = False
     jobs_succeeded: int = 0
     jobs_failed: int = 0
@@ -311,7 +309,6 @@ class PilotChange:
 
     pilot: str
     capabilities: Capabilities | None = None
-    draining: bool | None = None
     paused: bool | None = None
     seen_at: float | None = None
 
@@ -324,6 +321,17 @@ class Retire:
     failure_class: FailureClass
     message: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRow:
+    """A drain that was asked for and not taken back."""
+
+    scope: str
+    """A pilot's id, a host's, or `*`: the fleet."""
+    at: float
+    until: float | None = None
+    """When what is held is taken back; None: it may run to its end."""
 
 
 @dataclass(frozen=True, slots=True)

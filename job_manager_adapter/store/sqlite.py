@@ -157,6 +157,9 @@ class SqliteStore:
     async def forget(self, jobs: Sequence[str]) -> None:
         await self._writer.write(self._jobs.forget, jobs)
 
+    async def forget_keys(self, before: float) -> int:
+        return (await self._writer.write(self._jobs.forget_keys, [before]))[0]
+
     async def job(self, job: str) -> r.JobRow | None:
         return await self._read(reads.job, job)
 
@@ -219,6 +222,15 @@ class SqliteStore:
         limit: int = 100,
     ) -> list[r.PilotRow]:
         return await self._read(reads.pilots, host, retired, before, limit)
+
+    async def drain(self, many: Sequence[r.DrainRow]) -> None:
+        await self._writer.write(self._fleet.drain, many)
+
+    async def undrain(self, many: Sequence[str]) -> list[bool]:
+        return await self._writer.write(self._fleet.undrain, many)
+
+    async def drains(self) -> list[r.DrainRow]:
+        return await self._read(reads.drains)
 
     async def ban(self, host: str, reason: str, banned: bool) -> bool:
         return (await self._writer.write(self._fleet.ban, [(host, reason, banned)]))[0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import FailureClass
 from job_manager_adapter.store.records import (
+    DrainRow,
     Enrolled,
     EnrolmentRow,
     JournalEntry,
@@ -114,10 +115,9 @@ class FleetWrites:
                 (pilot,),
             ).fetchall()
         ]
-        connection.executemany(
-            "UPDATE pilots SET retired = 1, paused = 0 WHERE id = ?",
-            [(pilot,) for pilot in item.pilots],
-        )
+        pilots = [(pilot,) for pilot in item.pilots]
+        connection.executemany("UPDATE pilots SET retired = 1, paused = 0 WHERE id = ?", pilots)
+        connection.executemany("DELETE FROM drains WHERE scope = ?", pilots)
         return self._jobs.release(connection, held)
 
     def change_pilots(
@@ -127,9 +127,8 @@ class FleetWrites:
             capabilities = change.capabilities and change.capabilities.model_dump_json()
             connection.execute(
                 "UPDATE pilots SET capabilities = ifnull(?, capabilities),"
-                " draining = ifnull(?, draining), paused = ifnull(?, paused),"
-                " seen_at = ifnull(?, seen_at) WHERE id = ?",
-                (capabilities, change.draining, change.paused, change.seen_at, change.pilot),
+                " paused = ifnull(?, paused), seen_at = ifnull(?, seen_at) WHERE id = ?",
+                (capabilities, change.paused, change.seen_at, change.pilot),
             )
             if change.seen_at is not None:
                 connection.execute(
@@ -138,6 +137,19 @@ class FleetWrites:
                     (change.seen_at, change.pilot),
                 )
         return [None] * len(many)
+
+    def drain(self, connection: sqlite3.Connection, many: Sequence[DrainRow]) -> list[None]:
+        connection.executemany(
+            "INSERT OR REPLACE INTO drains (scope, at, until) VALUES (?, ?, ?)",
+            [(row.scope, row.at, row.until) for row in many],
+        )
+        return [None] * len(many)
+
+    def undrain(self, connection: sqlite3.Connection, many: Sequence[str]) -> list[bool]:
+        return [
+            connection.execute("DELETE FROM drains WHERE scope = ?", (scope,)).rowcount == 1
+            for scope in many
+        ]
 
     def ban(
         self, connection: sqlite3.Connection, many: Sequence[tuple[str, str, bool]]

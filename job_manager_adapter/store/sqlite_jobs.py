@@ -46,6 +46,10 @@ WHERE id = ? AND attempt = ? AND pilot = ? AND state = 'leased'"""
 _SELECTED = """
 SELECT sequence, experiment, class, priority, state, attempt, pilot FROM jobs WHERE id = ?"""
 
+_FORGET_KEYS = """
+DELETE FROM submissions WHERE at < ?
+    AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.batch = submissions.batch)"""
+
 
 class JobWrites:
     """The operations of `store.base.JobStore` that change something."""
@@ -256,6 +260,9 @@ class JobWrites:
         connection.executemany(f"DELETE FROM specs WHERE sequence = {ours}", ids)  # noqa: S608
         connection.executemany(f"DELETE FROM jobs WHERE id = ? AND {final}", ids)  # noqa: S608
         return [None] * len(many)
+
+    def forget_keys(self, connection: sqlite3.Connection, many: Sequence[float]) -> list[int]:
+        return [connection.execute(_FORGET_KEYS, (before,)).rowcount for before in many]
 
     def told(
         self, connection: sqlite3.Connection, many: Sequence[tuple[str, JobState]]

@@ -12,6 +12,7 @@ from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store.records import (
     NO_USAGE,
     AttemptRow,
+    DrainRow,
     EnrolmentRow,
     HostRow,
     JobQuery,
@@ -40,7 +41,7 @@ FROM jobs j JOIN attempts a ON a.job = j.sequence LEFT JOIN pilots p ON p.id = a
 WHERE j.id = ? ORDER BY a.attempt"""
 _PILOT = """
 SELECT p.id, p.host, p.enrolment, p.key, h.launcher_key, p.capabilities, p.enrolled_at, p.seen_at,
-    p.retired, h.banned, p.draining, p.paused, p.jobs_succeeded, p.jobs_failed
+    p.retired, h.banned, p.paused, p.jobs_succeeded, p.jobs_failed
 FROM pilots p JOIN hosts h ON h.id = p.host"""
 _HOST = """
 SELECT id, launcher_key, enrolment, label, banned, ban_reason, boots, jobs_succeeded, granted,
@@ -202,9 +203,14 @@ def pilots(
 def _pilot(row: Row) -> PilotRow:
     values = list(row)
     values[5] = Capabilities.model_validate_json(row[5])
-    for index in range(8, 12):
+    for index in range(8, 11):
         values[index] = bool(row[index])
     return PilotRow(*values)
+
+
+def drains(connection: sqlite3.Connection) -> list[DrainRow]:
+    rows = connection.execute("SELECT scope, at, until FROM drains ORDER BY scope")
+    return [DrainRow(*row) for row in rows]
 
 
 def host(connection: sqlite3.Connection, host_id: str) -> HostRow | None:

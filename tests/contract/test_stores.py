@@ -25,6 +25,7 @@ from job_manager_adapter.store.memory import MemoryStore
 from job_manager_adapter.store.records import (
     Claim,
     Claimed,
+    DrainRow,
     EnrolmentRow,
     Finish,
     JobQuery,
@@ -153,6 +154,20 @@ async def test_a_key_is_good_for_one_request(store: Store) -> None:
     assert len(await store.jobs(JobQuery())) == 1
     somebody = Submission(ident("b", 4), (new_job(4),), 1.0, "alice", "key", "y")
     assert (await store.submit([somebody]))[0].created
+
+
+async def test_an_old_key_is_forgotten_with_its_last_job(store: Store) -> None:
+    first = Submission(ident("b", 1), (new_job(1), new_job(2)), 1.0, "lhc", "key", "x")
+    again = Submission(ident("b", 2), (new_job(3),), 9.0, "lhc", "key", "y")
+    await store.submit([first])
+    await store.cancel([Selected(ident("j", 1), None, 2.0), Selected(ident("j", 2), None, 2.0)])
+    await store.forget([ident("j", 1)])
+    assert await store.forget_keys(5.0) == 0
+    await store.forget([ident("j", 2)])
+    assert await store.forget_keys(1.0) == 0
+    assert (await store.submit([again]))[0].conflict
+    assert await store.forget_keys(5.0) == 1
+    assert (await store.submit([again]))[0].created
 
 
 async def test_classes_are_what_jobs_ask_for(store: Store) -> None:
@@ -478,12 +493,12 @@ async def test_pilots_change_and_retire(store: Store) -> None:
     await store.change_pilots(
         [
             PilotChange(ident("p", 1), capabilities=more, paused=True, seen_at=50.0),
-            PilotChange(ident("p", 2), draining=True),
+            PilotChange(ident("p", 2), seen_at=40.0),
         ]
     )
     one, two = await store.pilot(ident("p", 1)), await store.pilot(ident("p", 2))
     assert one is not None and (one.capabilities, one.paused, one.seen_at) == (more, True, 50.0)
-    assert two is not None and (two.draining, two.paused) == (True, False)
+    assert two is not None and (two.seen_at, two.paused) == (40.0, False)
     await submit(store, new_job(1), new_job(2))
     await claim(store, ident("p", 1), count=2)
     order = Retire((ident("p", 1),), FailureClass.PREEMPTED, "bye", 60.0)
@@ -492,6 +507,19 @@ async def test_pilots_change_and_retire(store: Store) -> None:
     assert [row.id for row in await store.pilots(retired=False)] == [ident("p", 2)]
     assert [row.id for row in await store.pilots()] == [ident("p", 2), ident("p", 1)]
     assert [row.id for row in await store.pilots(host=ident("h", 1))] == [ident("p", 1)]
+
+
+async def test_drains_last_until_they_are_undone_or_their_pilot_is_gone(store: Store) -> None:
+    await enrolment(store)
+    await store.enrol([pilot(1)])
+    asked = [DrainRow("*", 1.0, 5.0), DrainRow(ident("h", 1), 2.0), DrainRow(ident("p", 1), 3.0)]
+    await store.drain(asked)
+    assert await store.drains() == asked
+    await store.drain([DrainRow("*", 4.0)])  # another deadline: none
+    assert await store.undrain([ident("h", 1), ident("h", 2)]) == [True, False]
+    assert await store.drains() == [DrainRow("*", 4.0), DrainRow(ident("p", 1), 3.0)]
+    await store.retire([Retire((ident("p", 1),), FailureClass.PREEMPTED, "bye", 60.0)])
+    assert await store.drains() == [DrainRow("*", 4.0)]
 
 
 async def test_results_are_counted_for_pilot_and_host(store: Store) -> None:

@@ -11,7 +11,7 @@ from copilot_agent.protocol.job import FailureClass, JobState, Outcome, OutputFi
 from job_manager_adapter.services.context import from_base64url
 from job_manager_adapter.services.errors import SessionClosedError
 from job_manager_adapter.services.pilots import signed
-from job_manager_adapter.views import DrainRequest, PilotState, SubmitRequest
+from job_manager_adapter.views import PilotState, SubmitRequest
 from tests.unit.job_manager_adapter.services.world import (
     LHC,
     OPERATOR,
@@ -204,21 +204,6 @@ async def test_an_overtaken_frame_changes_nothing(world: World) -> None:
     await world.settle()
     assert (await world.job(job)).state is JobState.RUNNING
     assert await pilot.hear() is None
-
-
-async def test_drain_and_undo(world: World) -> None:
-    pilot = await world.pilot()
-    view = await world.services.pilots.drain(OPERATOR, pilot.id, DrainRequest(deadline_seconds=9))
-    assert view.state is PilotState.DRAINING
-    frame = await pilot.hear()
-    assert frame is not None and frame.commands[0].kind is CommandKind.DRAIN
-    assert frame.commands[0].deadline_seconds == 9
-    job = (await world.submit()).jobs[0]
-    assert await pilot.say(commands_done=(frame.commands[0].id,)) is None
-    await world.services.pilots.drain(OPERATOR, pilot.id, DrainRequest(undo=True))
-    frame = await pilot.hear()
-    assert kinds(frame) == [CommandKind.UNDRAIN]
-    assert frame is not None and [offer.job for offer in frame.offers] == [job]
 
 
 async def test_retire_releases_uncharged_and_closes(world: World) -> None:
