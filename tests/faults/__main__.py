@@ -1,0 +1,124 @@
+"""`make faults`: every cell of the matrix, or those that are named."""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.faults import trial
+from tests.faults.matrix import IMPOSSIBLE, Cell, cell, cells
+from tests.faults.steps import MEANING, Step
+
+AT_ONCE = 2
+EXAMPLES = """\
+examples:
+  python -m tests.faults                               every cell
+  python -m tests.faults s5-agent-kill --seed 7        one cell, as it was with seed 7
+  python -m tests.faults --only manager --no-vm        all of one victim or fault
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="make faults",
+        description="Breaks real processes at every step of a job's life, and looks what is left.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("cells", nargs="*", type=cell, metavar="CELL", help="such as s5-agent-kill")
+    top.add_argument("--seed", type=int, help="of what is left to chance; random, and printed")
+    top.add_argument("--only", default="", metavar="WORD", help="cells with this in their name")
+    top.add_argument("--no-vm", action="store_true", help="leave out the cells that boot a VM")
+    top.add_argument("--list", action="store_true", help="print the cells' names")
+    top.add_argument("--out", type=Path, default=Path("bench-out/faults.json"), metavar="FILE")
+    return top
+
+
+async def run_all(wanted: Sequence[Cell], seed: int, directory: Path) -> list[trial.Result]:
+    """Two at once, one VM at a time; says how each went."""
+    places, boots = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1)
+    done: list[trial.Result] = []
+
+    async def one(each: Cell) -> trial.Result:
+        async with boots if each.in_a_vm else places:
+            result = await trial.run(each, seed, directory)
+        done.append(result)
+        print(f"[{len(done)}/{len(wanted)}] {line(result)}", flush=True)
+        return result
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(each)) for each in wanted]
+    return [task.result() for task in tasks]
+
+
+def line(result: trial.Result) -> str:
+    word = "good" if result.good else "BAD "
+    text = f"{word} {result.cell:28} {result.seconds:5.1f} s {result.detail}"
+    replay = f"\n    make faults CELL={result.cell} SEED={result.seed}"
+    return text + "".join(f"\n    {one}" for one in result.violations) + replay * (not result.good)
+
+
+def table(results: Sequence[trial.Result]) -> str:
+    """A row a step, a column for each victim and fault."""
+    columns = list(dict.fromkeys(one.cell.partition("-")[2] for one in results))
+    by_name = {one.cell: one for one in results}
+    lines = [" ".join(["step", *columns])]
+    for step in Step:
+        marks = []
+        for column in columns:
+            result = by_name.get(f"{step}-{column}")
+            mark = "good" if result and result.good else "BAD" if result else "."
+            marks.append(mark.center(len(column)))
+        lines.append(" ".join([f"{step:4}", *marks]))
+    return "\n".join(lines)
+
+
+def summary(results: Sequence[trial.Result]) -> str:
+    serving = [one for result in results for one in result.serving_seconds]
+    again = [one for result in results for one in result.offered_again_seconds]
+    bad = sum(not one.good for one in results)
+    lines = [f"{len(results)} cells, {bad} bad"]
+    if serving:
+        lines.append(f"manager serving after a start: at most {max(serving):.2f} s")
+    if again:
+        lines.append(f"lost jobs leased again: at most {max(again):.2f} s after the fault")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    wanted = options.cells or [each for each in cells() if options.only in each.name]
+    wanted = [each for each in wanted if not (options.no_vm and each.in_a_vm)]
+    if options.list:
+        print("\n".join(each.name for each in wanted))
+        return 0
+    seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
+    directory = Path(tempfile.mkdtemp(prefix="faults-"))
+    print(f"{len(wanted)} cells, seed {seed}, in {directory}", flush=True)
+    results = asyncio.run(run_all(wanted, seed, directory))
+    print(f"\n{table(results)}\n\n{summary(results)}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report(results, seed), indent=1) + "\n")
+    if all(one.good for one in results):
+        directory.rmdir()
+        return 0
+    return 1
+
+
+def report(results: Sequence[trial.Result], seed: int) -> dict[str, object]:
+    impossible = {f"{step}-{victim}": why for (step, victim), why in IMPOSSIBLE.items()}
+    return {
+        "seed": seed,
+        "steps": dict(MEANING),
+        "impossible": impossible,
+        "cells": [asdict(one) for one in results],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Which cells there are: step × victim × fault; and which there cannot be, with the reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tests.faults.steps import Step
+
+
+class Victim(StrEnum):
+    PAYLOAD = "payload"
+    AGENT = "agent"
+    MANAGER = "manager"
+    DATABASE = "database"
+    VM = "vm"
+    LAUNCHER = "launcher"
+    LINK = "link"
+
+
+class Fault(StrEnum):
+    KILL = "kill"  #: SIGKILL; what is supervised is started again at once
+    GONE = "gone"  #: SIGKILL, and never back; another pilot is there instead
+    STOP60S = "stop60s"
+    STOP10MIN = "stop10min"
+    PART1S = "part1s"
+    PART60S = "part60s"
+    PART10MIN = "part10min"
+    PART10MIN_UP = "part10min-up"  #: only what the pilot says is held up
+    PART10MIN_DOWN = "part10min-down"
+    DISKFULL = "diskfull"
+    AWAY30S = "away30s"
+
+
+SCALE = 100
+"""Everything in minutes runs this many times as fast: leases of 300 s last 3 s."""
+LEASE_SECONDS = 300 / SCALE
+HEARTBEAT_SECONDS = 30 / SCALE
+GRACE_SECONDS = 30 / SCALE
+SECONDS = {
+    Fault.STOP60S: 60 / SCALE,
+    Fault.STOP10MIN: 600 / SCALE,
+    Fault.PART1S: 1 / SCALE,
+    Fault.PART60S: 60 / SCALE,
+    Fault.PART10MIN: 600 / SCALE,
+    Fault.PART10MIN_UP: 600 / SCALE,
+    Fault.PART10MIN_DOWN: 600 / SCALE,
+    Fault.AWAY30S: 30 / SCALE,
+}
+LONG = {fault for fault, seconds in SECONDS.items() if seconds > LEASE_SECONDS} | {Fault.GONE}
+"""Longer than a lease: a second pilot comes, so that there is one to be offered the jobs."""
+
+IN_A_VM = {Victim.VM, Victim.LAUNCHER}
+NO_PAYLOAD = "there is no payload yet"
+PAYLOAD_ENDED = "the payload has ended"
+IMPOSSIBLE = {
+    (step, Victim.PAYLOAD): NO_PAYLOAD if number < 4 else PAYLOAD_ENDED
+    for number, step in enumerate(Step)
+    if step is not Step.RUNNING
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    step: Step
+    victim: Victim
+    fault: Fault
+
+    @property
+    def name(self) -> str:
+        return f"{self.step}-{self.victim}-{self.fault}"
+
+    @property
+    def in_a_vm(self) -> bool:
+        return self.victim in IN_A_VM
+
+
+def cell(name: str) -> Cell:
+    """Raises ValueError that says what is wrong with the name."""
+    for each in cells():
+        if each.name == name:
+            return each
+    raise ValueError(f"there is no cell {name!r}; --list names them all")
+
+
+def cells() -> Iterator[Cell]:
+    for step in Step:
+        for victim, fault in _COLUMNS:
+            if (step, victim) not in IMPOSSIBLE and step in _STEPS.get((victim, fault), Step):
+                yield Cell(step, victim, fault)
+
+
+_COLUMNS = (
+    *((victim, Fault.KILL) for victim in Victim if victim is not Victim.LINK),
+    (Victim.AGENT, Fault.GONE),
+    *(
+        (victim, fault)
+        for victim in Victim
+        if victim is not Victim.LINK
+        for fault in (Fault.STOP60S, Fault.STOP10MIN)
+    ),
+    *((Victim.LINK, fault) for fault in Fault if fault.startswith("part")),
+    *((victim, Fault.DISKFULL) for victim in (Victim.AGENT, Victim.MANAGER, Victim.VM)),
+)
+
+_BOOTED = (Step.RUNNING, Step.UPLOADING, Step.CREDITED)
+"""Steps at which whole VMs are stopped; a boot takes a quarter of a minute."""
+_STEPS: dict[tuple[Victim, Fault], tuple[Step, ...]] = {
+    **{
+        (victim, fault): _BOOTED
+        for victim in IN_A_VM
+        for fault in (Fault.STOP60S, Fault.STOP10MIN)
+    },
+    (Victim.VM, Fault.DISKFULL): (Step.RUNNING,),
+    (Victim.AGENT, Fault.DISKFULL): (Step.STAGE_IN, Step.RUNNING, Step.EXITED, Step.UPLOADED),
+}

@@ -1,0 +1,165 @@
+"""The processes of one cell: a manager, a link, pilots; each in a directory of the cell's own."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.demo.processes import Process
+from job_manager_adapter.client import Client
+from tests.faults.hooks import POINTS, Hooks, Point
+from tests.faults.jobs import SCHEDULED, Ledger
+from tests.faults.matrix import HEARTBEAT_SECONDS, LEASE_SECONDS
+from tests.faults.proxy import Link
+from tests.harness import programs
+from tests.harness.reference_adapter import FileScheduler
+
+SETTINGS = """
+[limits]
+free_space_mib = {free_space}
+[experiments.{name}]
+adapter = "reference"
+options = {{ path = "{path}", poll_seconds = 0.2 }}
+"""
+FREE_SPACE_MIB = 8
+AGENT_OPTIONS = ("--cores", "4")
+
+
+@dataclass
+class HookedManager(programs.ManagerProgram):
+    """A manager that stops itself where a test wants it; pilots reach it over the link."""
+
+    hooks: Hooks | None = None
+    public_url: str = ""
+
+    @property
+    def url(self) -> str:
+        return self.public_url
+
+    @property
+    def own_url(self) -> str:
+        """Past the link, whose faults must not blind an observer."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        words = super().command
+        config = self.root / "manager.toml"
+        public = f'[server]\npublic_url = "{self.public_url}"\n'
+        config.write_text(config.read_text().replace("[server]\n", public, 1))
+        variables = self.hooks.environment if self.hooks else {}
+        return ("/usr/bin/env", *(f"{name}={value}" for name, value in variables.items()), *words)
+
+
+def stopped(pid: int) -> bool:
+    """By SIGSTOP."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return text.rpartition(")")[2].split()[0] == "T"
+
+
+def owns(pid: int, port: int) -> bool:
+    """Whether this process has the TCP socket with this local port of loopback."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == f"0100007F:{port:04X}":
+            return any(
+                os.readlink(each) == f"socket:[{fields[9]}]"
+                for each in Path(f"/proc/{pid}/fd").iterdir()
+            )
+    return False
+
+
+def send(process: Process | None, number: signal.Signals) -> None:
+    """To this process alone."""
+    if process is not None and process.running:
+        os.kill(process.pid, number)
+
+
+@dataclass
+class World:
+    root: Path
+    link: Link
+    manager: HookedManager
+    scheduler: FileScheduler
+    ledger: Ledger
+    client: Client
+    agents: list[programs.AgentProgram] = field(default_factory=list)
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def add_agent(self) -> programs.AgentProgram:
+        """Enrolled, not started."""
+        state = self.root / f"agent-{len(self.agents)}"
+        secret = await self.manager.enrolment()
+        agent = programs.AgentProgram(self.manager, state, secret, AGENT_OPTIONS)
+        self._stack.push_async_callback(agent.stop)
+        self.agents.append(agent)
+        return agent
+
+    def arm(self, point: Point, text: str) -> None:
+        self._hooks.arm(point, text)
+
+    async def at_point(self, point: Point) -> None:
+        def there() -> bool:
+            process = self.manager.process
+            return self._hooks.reached(point) and process is not None and stopped(process.pid)
+
+        await programs.eventually(there, 30, f"the manager at {point.name}")
+
+    @property
+    def _hooks(self) -> Hooks:
+        if self.manager.hooks is None:
+            raise RuntimeError("this manager has no hooks")
+        return self.manager.hooks
+
+    def is_substitute(self, port: int) -> bool:
+        """A pilot that came after the first: the link does nothing to it."""
+        later = (agent.process for agent in self.agents[1:])
+        return any(one is not None and one.running and owns(one.pid, port) for one in later)
+
+    async def close(self) -> None:
+        """Whatever was stopped goes on first, or it could not end."""
+        for each in (self.manager, *self.agents):
+            send(each.process, signal.SIGCONT)
+        await self._stack.aclose()
+
+
+@asynccontextmanager
+async def world(root: Path) -> AsyncIterator[World]:
+    """A running manager and its link. Nothing that names `root` runs afterwards."""
+    root.mkdir(parents=True)
+    scheduler, ledger = FileScheduler(root / "scheduler.json"), Ledger(root)
+    await ledger.schedule(scheduler)
+    try:
+        async with AsyncExitStack() as stack:
+            link = Link(port := programs.free_port(), lambda port: made.is_substitute(port))
+            await link.start()
+            stack.push_async_callback(link.stop)
+            manager = _manager(root, link, port, scheduler)
+            stack.push_async_callback(manager.stop)
+            await manager.start()
+            client = Client(manager.own_url, manager.token)
+            await stack.enter_async_context(client)
+            made = World(root, link, manager, scheduler, ledger, client)
+            stack.push_async_callback(made.close)
+            yield made
+    finally:
+        await programs.eventually(lambda: not programs.naming(root), 5, f"the end of all of {root}")
+
+
+def _manager(root: Path, link: Link, port: int, scheduler: FileScheduler) -> HookedManager:
+    return HookedManager(
+        root / "manager",
+        heartbeat_seconds=HEARTBEAT_SECONDS,
+        lease_seconds=LEASE_SECONDS,
+        settings=SETTINGS.format(
+            name=SCHEDULED, path=scheduler.path, free_space=FREE_SPACE_MIB
+        ),
+        port=port,
+        hooks=Hooks(root / "hooks", POINTS),
+        public_url=link.url,
+    )
