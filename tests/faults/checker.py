@@ -127,14 +127,16 @@ def _of_credit(evidence: Evidence) -> list[str]:
 def _of_payloads(ledger: Ledger) -> list[str]:
     """An attempt is one try: its payload is started once."""
     starts = Counter((one.job, one.attempt) for one in ledger.lines() if one.word == "start")
-    return [f"ran {count} times: {job} attempt {n}" for (job, n), count in starts.items() if count > 1]
+    return [
+        f"ran {count} times: {job} attempt {n}" for (job, n), count in starts.items() if count > 1
+    ]
 
 
 async def of_scheduler(scheduler: FileScheduler, ledger: Ledger) -> list[str]:
     """The scheduler hears of the end soon after the users."""
 
     def told() -> bool:
-        return scheduler.read()[ledger.upstream]["state"] == "succeeded"
+        return bool(scheduler.read()[ledger.upstream]["state"] == "succeeded")
 
     try:
         await programs.eventually(told, END_SECONDS, "the scheduler's news")

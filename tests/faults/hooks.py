@@ -22,7 +22,9 @@ class Point:
 
 SQLITE = "job_manager_adapter.store.sqlite"
 FINISH = Point("finish", SQLITE, "SqliteStore", "finish", "before")
-TOLD = Point("told", "tests.harness.reference_adapter.adapter", "ReferenceAdapter", "finished", "after")
+TOLD = Point(
+    "told", "tests.harness.reference_adapter.adapter", "ReferenceAdapter", "finished", "after"
+)
 POINTS = (FINISH, TOLD)
 
 

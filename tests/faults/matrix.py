@@ -106,9 +106,7 @@ _BOOTED = (Step.RUNNING, Step.UPLOADING, Step.CREDITED)
 """Steps at which whole VMs are stopped; a boot takes a quarter of a minute."""
 _STEPS: dict[tuple[Victim, Fault], tuple[Step, ...]] = {
     **{
-        (victim, fault): _BOOTED
-        for victim in IN_A_VM
-        for fault in (Fault.STOP60S, Fault.STOP10MIN)
+        (victim, fault): _BOOTED for victim in IN_A_VM for fault in (Fault.STOP60S, Fault.STOP10MIN)
     },
     (Victim.VM, Fault.DISKFULL): (Step.RUNNING,),
     (Victim.AGENT, Fault.DISKFULL): (Step.STAGE_IN, Step.RUNNING, Step.EXITED, Step.UPLOADED),

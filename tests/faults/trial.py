@@ -249,6 +249,12 @@ class Trial:
         return found
 
 
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(_in_words(each) for each in error.exceptions)
+    return f"{type(error).__name__}: {error}"
+
+
 def _pid(process: Process | None) -> int:
     if process is None:
         raise RuntimeError("the victim was not started")
@@ -266,8 +272,8 @@ async def run(cell: Cell, seed: int, directory: Path) -> Result:
             await trial.strike()
             await trial.recover()
             await trial.judge()
-    except (AssertionError, TimeoutError, OSError, RuntimeError) as error:
-        result.violations.append(f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - one cell's trouble does not end the others
+        result.violations.append(_in_words(error))
     result.seconds = round(asyncio.get_running_loop().time() - began, 1)
     if result.good:
         shutil.rmtree(root)
@@ -276,7 +282,7 @@ async def run(cell: Cell, seed: int, directory: Path) -> Result:
 
 @asynccontextmanager
 async def _trial(cell: Cell, seed: int, root: Path, result: Result) -> AsyncIterator[Trial]:
-    chance = random.Random(f"{seed} {cell.name}")
+    chance = random.Random(f"{seed} {cell.name}")  # noqa: S311 - to be repeated
     async with world(root) as made:
         stop = stop_at(cell.step, lambda: made.ledger.subject)
         yield Trial(cell, made, chance, result, stop)

@@ -68,7 +68,7 @@ def owns(pid: int, port: int) -> bool:
         fields = line.split()
         if fields[1] == f"0100007F:{port:04X}":
             return any(
-                os.readlink(each) == f"socket:[{fields[9]}]"
+                str(each.readlink()) == f"socket:[{fields[9]}]"
                 for each in Path(f"/proc/{pid}/fd").iterdir()
             )
     return False
@@ -123,8 +123,8 @@ class World:
 
     async def close(self) -> None:
         """Whatever was stopped goes on first, or it could not end."""
-        for each in (self.manager, *self.agents):
-            send(each.process, signal.SIGCONT)
+        for process in (self.manager.process, *(agent.process for agent in self.agents)):
+            send(process, signal.SIGCONT)
         await self._stack.aclose()
 
 
@@ -156,9 +156,7 @@ def _manager(root: Path, link: Link, port: int, scheduler: FileScheduler) -> Hoo
         root / "manager",
         heartbeat_seconds=HEARTBEAT_SECONDS,
         lease_seconds=LEASE_SECONDS,
-        settings=SETTINGS.format(
-            name=SCHEDULED, path=scheduler.path, free_space=FREE_SPACE_MIB
-        ),
+        settings=SETTINGS.format(name=SCHEDULED, path=scheduler.path, free_space=FREE_SPACE_MIB),
         port=port,
         hooks=Hooks(root / "hooks", POINTS),
         public_url=link.url,
