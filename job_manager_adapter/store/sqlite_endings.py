@@ -5,14 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import TypeAdapter
-
 from copilot_agent.protocol.frames import Report
-from copilot_agent.protocol.job import JobState, Outcome, Output
+from copilot_agent.protocol.job import JobState, Outcome
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
-
-OUTPUTS: TypeAdapter[tuple[Output, ...]] = TypeAdapter(tuple[Output, ...])
+from job_manager_adapter.store.rows import OUTPUTS
 
 _STANDING = """
 SELECT j.sequence, j.experiment, j.class, j.priority, j.state, j.attempt, j.max_attempts,

@@ -1,16 +1,14 @@
 """Queries; they run on a connection of their own beside the writer."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from copilot_agent.protocol.capabilities import Capabilities
-from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Requirements, Usage
+from copilot_agent.protocol.job import JobState, Requirements
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.matching import RequirementClass
+from job_manager_adapter.store import rows as make
 from job_manager_adapter.store.records import (
-    NO_USAGE,
     AttemptRow,
     DrainRow,
     EnrolmentRow,
@@ -25,7 +23,6 @@ from job_manager_adapter.store.records import (
     UpstreamDue,
     Waiting,
 )
-from job_manager_adapter.store.sqlite_endings import OUTPUTS
 
 Row = tuple[Any, ...]
 _JOB = """
@@ -52,7 +49,7 @@ _FINAL = "state IN ('succeeded', 'failed', 'cancelled')"
 
 def job(connection: sqlite3.Connection, job_id: str) -> JobRow | None:
     row = connection.execute(f"{_JOB} WHERE id = ?", (job_id,)).fetchone()
-    return _job(row) if row else None
+    return make.job(row) if row else None
 
 
 def jobs(connection: sqlite3.Connection, query: JobQuery) -> list[JobRow]:
@@ -69,29 +66,11 @@ def jobs(connection: sqlite3.Connection, query: JobQuery) -> list[JobRow]:
         values.append(query.after)
     order = "DESC" if query.newest else "ASC"
     sql = f"{_JOB} WHERE {' AND '.join(where)} ORDER BY sequence {order} LIMIT ?"
-    return [_job(row) for row in connection.execute(sql, [*values, query.limit])]
-
-
-def _job(row: Row) -> JobRow:
-    values = list(row)
-    values[5] = JobState(row[5])
-    values[13] = FailureClass(row[13]) if row[13] else None
-    values[17] = json.loads(row[17])
-    return JobRow(*values)
+    return [make.job(row) for row in connection.execute(sql, [*values, query.limit])]
 
 
 def attempts(connection: sqlite3.Connection, job_id: str) -> list[AttemptRow]:
-    return [_attempt(job_id, row) for row in connection.execute(_ATTEMPT, (job_id,))]
-
-
-def _attempt(job_id: str, row: Row) -> AttemptRow:
-    values = list(row)
-    values[6] = Outcome(row[6]) if row[6] else None
-    values[7] = FailureClass(row[7]) if row[7] else None
-    values[8], values[9] = bool(row[8]), bool(row[9])
-    values[13] = Usage.model_validate_json(row[13]) if row[13] else NO_USAGE
-    values[14] = OUTPUTS.validate_json(row[14]) if row[14] else ()
-    return AttemptRow(job_id, *values)
+    return [make.attempt(job_id, row) for row in connection.execute(_ATTEMPT, (job_id,))]
 
 
 def specs(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, bytes]:
@@ -180,7 +159,7 @@ def upstream_open(connection: sqlite3.Connection, experiment: str) -> list[tuple
 
 def pilot(connection: sqlite3.Connection, pilot_id: str) -> PilotRow | None:
     row = connection.execute(f"{_PILOT} WHERE p.id = ?", (pilot_id,)).fetchone()
-    return _pilot(row) if row else None
+    return make.pilot(row) if row else None
 
 
 def pilots(
@@ -197,15 +176,7 @@ def pilots(
             where.append(condition)
             values.append(value)
     sql = f"{_PILOT} WHERE {' AND '.join(where)} ORDER BY p.id DESC LIMIT ?"
-    return [_pilot(row) for row in connection.execute(sql, [*values, limit])]
-
-
-def _pilot(row: Row) -> PilotRow:
-    values = list(row)
-    values[5] = Capabilities.model_validate_json(row[5])
-    for index in range(8, 11):
-        values[index] = bool(row[index])
-    return PilotRow(*values)
+    return [make.pilot(row) for row in connection.execute(sql, [*values, limit])]
 
 
 def drains(connection: sqlite3.Connection) -> list[DrainRow]:

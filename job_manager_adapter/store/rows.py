@@ -1,0 +1,43 @@
+"""Rows of a query as records; for every database that keeps texts, numbers and JSON."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from copilot_agent.protocol.capabilities import Capabilities
+from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Output, Usage
+from job_manager_adapter.store.records import NO_USAGE, AttemptRow, JobRow, PilotRow
+
+OUTPUTS: TypeAdapter[tuple[Output, ...]] = TypeAdapter(tuple[Output, ...])
+Row = Sequence[Any]
+
+
+def job(row: Row) -> JobRow:
+    """Columns in the order of the record's fields."""
+    values = list(row)
+    values[5] = JobState(row[5])
+    values[13] = FailureClass(row[13]) if row[13] else None
+    values[17] = json.loads(row[17])
+    return JobRow(*values)
+
+
+def attempt(job_id: str, row: Row) -> AttemptRow:
+    """Columns in the order of the record's fields, without the job."""
+    values = list(row)
+    values[6] = Outcome(row[6]) if row[6] else None
+    values[7] = FailureClass(row[7]) if row[7] else None
+    values[8], values[9] = bool(row[8]), bool(row[9])
+    values[13] = Usage.model_validate_json(row[13]) if row[13] else NO_USAGE
+    values[14] = OUTPUTS.validate_json(row[14]) if row[14] else ()
+    return AttemptRow(job_id, *values)
+
+
+def pilot(row: Row) -> PilotRow:
+    """Columns in the order of the record's fields."""
+    values = list(row)
+    values[5] = Capabilities.model_validate_json(row[5])
+    for index in range(8, 11):
+        values[index] = bool(row[index])
+    return PilotRow(*values)
