@@ -1,0 +1,1 @@
+"""What the peers run, in their own virtual environment: nothing of ours can be imported here."""
