@@ -1,9 +1,14 @@
-"""What an agent leaves on disk for the one that is started after it: reports, work in progress."""
+"""What an agent leaves on disk for the one that is started after it: reports, work in progress.
+
+These need not outlive a power cut, because the pilot does not: after a boot it enrols as another.
+Only receipts do.
+"""
 
 import json
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,6 +36,21 @@ def write_private(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
+def _replace(path: str, text: str) -> None:
+    """Whole for whoever comes after this process. Raises OSError."""
+    handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(handle, text.encode())
+    finally:
+        os.close(handle)
+    os.rename(f"{path}.new", path)  # noqa: PTH104 - a plain string is quicker
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(handle, data) :]
+
+
 class Spool:
     """`directory` belongs to this pilot alone."""
 
@@ -45,12 +65,12 @@ class Spool:
 
     def keep(self, report: Report) -> None:
         """Raises OSError."""
-        write_private(
-            self._path(Key(report.job, report.attempt)), report.model_dump_json().encode()
-        )
+        path = self._path(Key(report.job, report.attempt))
+        _replace(path, report.model_dump_json(exclude_defaults=True))
 
     def drop(self, key: Key) -> None:
-        self._path(key).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(key))  # noqa: PTH108 - a plain string is quicker
 
     def reports(self) -> tuple[Report, ...]:
         """Oldest first; what cannot be read is put aside."""
@@ -64,18 +84,16 @@ class Spool:
                 path.replace(path.with_suffix(".bad"))
         return tuple(found)
 
-    def _path(self, key: Key) -> Path:
-        return self._reports / f"{key.job}.{key.attempt}.json"
+    def _path(self, key: Key) -> str:
+        return f"{self._reports}/{key.job}.{key.attempt}.json"
 
     # ----- attempts in progress
 
     def keep_unfinished(self, keys: Iterable[Key]) -> None:
-        """Need not outlive a power cut, only the agent. Raises OSError."""
+        """Raises OSError."""
         if (keys := tuple(keys)) == self._said:
             return
-        new = self._unfinished.with_suffix(".new")
-        new.write_text(json.dumps([list(key) for key in keys]))
-        new.replace(self._unfinished)
+        _replace(str(self._unfinished), json.dumps(keys))
         self._said = keys
 
     def unfinished(self) -> tuple[Key, ...]:

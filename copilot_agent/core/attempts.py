@@ -2,7 +2,7 @@
 
 stage        event                         next         effects
 ------------ ----------------------------- ------------ --------------------------------------
--            offer                         QUEUED       KeepUnfinished
+-            offer                         QUEUED       KeepUnfinished (once for a frame)
 QUEUED       room on the disk              STAGING_IN   StageIn
 STAGING_IN   staged in                     STAGED
 STAGING_IN   failed, may be tried again    QUEUED       (not before `retry_at`)
@@ -13,8 +13,8 @@ RUNNING      payload ended, `ending` set   SPOOLING     SpoolReport(ending), Cle
 STAGING_OUT  staged out                    SPOOLING     SpoolReport(succeeded | failed), CleanUp
 STAGING_OUT  failed, may be tried again    STAGING_OUT  StageOut at `retry_at`
 STAGING_OUT  failed                        SPOOLING     SpoolReport(failed), CleanUp
-SPOOLING     report is on disk             REPORTING    SendFrame, KeepUnfinished
-REPORTING    verdict                       gone         DropReport
+SPOOLING     report is on disk             REPORTING    SendFrame
+REPORTING    verdict                       gone         KeepUnfinished, DropReport
 
 `ending` (cancel, abandon, drain deadline, stop, a newer attempt):
 QUEUED, STAGED   at once SPOOLING; STAGING_IN, STAGING_OUT   StopStaging, then SPOOLING;

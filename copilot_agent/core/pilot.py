@@ -69,8 +69,8 @@ class PilotCore:
     def handle(self, event: ev.Event, now: float) -> list[Effect]:
         if self.finished:
             return []
-        effects = self._dispatch(event, now)
-        return effects + self._go_on(now)
+        effects = self._dispatch(event, now) + self._go_on(now)
+        return self.work.note_unfinished() + effects
 
     @property
     def leaving(self) -> bool:

@@ -32,7 +32,9 @@ class Work:
         self.capabilities = capabilities
         self.attempts: OrderedDict[Key, Attempt] = OrderedDict()
         self.news = False
-        """The manager should hear at once."""
+        """The manager should hear soon."""
+        self.list_changed = False
+        """What is unfinished must be noted before anything else is done."""
         self.succeeded = 0
         self.failed = 0
         self.cpu_seconds = 0.0
@@ -88,8 +90,7 @@ class Work:
         for older in others:
             effects += self.end(older, abandoned("a newer attempt of the same job was offered"))
         attempt = self.attempts[key] = Attempt(key, offer)
-        self.news = True
-        effects.append(do.KeepUnfinished(self.unfinished))
+        self.news = self.list_changed = True
         if refusal:
             return effects + self.end(attempt, given_back(FailureClass.PREEMPTED, refusal))
         if lacks := never_fits(attempt.needs, self.capabilities):
@@ -257,7 +258,7 @@ class Work:
         if attempt.ending is not None:
             return self.forget(attempt)
         self.news = True
-        return [do.KeepUnfinished(self.unfinished)]
+        return []
 
     def verdict(self, verdict: Verdict) -> list[Effect]:
         attempt = self.attempts.get(Key(verdict.job, verdict.attempt))
@@ -280,11 +281,18 @@ class Work:
         self._ended[job] = max(number, self._ended.pop(job, 0))
         while len(self._ended) > MAX_REMEMBERED:
             self._ended.popitem(last=False)
-        self.news = True
+        self.news = self.list_changed = True
         effects: list[Effect] = [do.DropReport(attempt.key)] if attempt.report else []
         if attempt.stage in UNFINISHED:
-            effects += [do.CleanUp(attempt.key), do.KeepUnfinished(self.unfinished)]
+            effects.append(do.CleanUp(attempt.key))
         return effects
+
+    def note_unfinished(self) -> list[Effect]:
+        """First of an event's effects; one whose report is on disk already may stand there too."""
+        if not self.list_changed:
+            return []
+        self.list_changed = False
+        return [do.KeepUnfinished(self.unfinished)]
 
 
 def abandoned(message: str) -> Ending:

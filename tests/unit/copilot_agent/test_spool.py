@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ def test_reports_are_found_again_until_they_are_dropped(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     for number in (2, 1):
         spool.keep(report(number))
+    for age, path in enumerate(sorted((tmp_path / "reports").iterdir())):
+        os.utime(path, (0, 1000 - age))
     assert Spool(tmp_path).reports() == (report(2), report(1))
     spool.drop(Key(job_id(2), 1))
     assert Spool(tmp_path).reports() == (report(1),)
