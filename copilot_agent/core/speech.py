@@ -12,11 +12,13 @@ from copilot_agent.core.work import Work
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.frames import Policy, Wants
 
+FRAME_GAP_SECONDS = 0.02
+"""News within this time after a frame share the next one."""
 NOTHING = Wants(cores=0, memory_mib=0, disk_mib=0)
 
 
 class Speech:
-    """News go at once, but only one frame at a time; progress rides on heartbeats."""
+    """News go at once, but one frame at a time and not too many; progress rides on heartbeats."""
 
     def __init__(
         self,
@@ -45,13 +47,18 @@ class Speech:
         self._errands = errands
         self._status = status
         self._heartbeat_at: float | None = None
+        self._next_frame = 0.0
         self._measuring = False
         """A heartbeat waits for `Measured`."""
         self._reports_again = False
 
     @property
     def next_due(self) -> float | None:
-        return self._heartbeat_at if self._link.attached else None
+        if not self._link.attached or self._heartbeat_at is None:
+            return None
+        if self.urgent and self._link.in_flight is None:
+            return min(self._heartbeat_at, self._next_frame)
+        return self._heartbeat_at
 
     def set_policy(self, policy: Policy | None, now: float) -> None:
         if policy is not None and policy != self.policy:
@@ -96,9 +103,10 @@ class Speech:
         )
         if not self._link.attached or self._link.in_flight is not None or not self.urgent:
             return []
-        return [self.frame(now)]
+        return [self.frame(now)] if now >= self._next_frame else []
 
     def frame(self, now: float) -> Effect:
+        self._next_frame = now + FRAME_GAP_SECONDS
         attaching = self._link.state is LinkState.ATTACHING
         commands, receipts = self._errands.take()
         frame = frames.build(

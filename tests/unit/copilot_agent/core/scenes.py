@@ -7,6 +7,7 @@ from copilot_agent.core import events as ev
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.events import Key
 from copilot_agent.core.pilot import PilotCore
+from copilot_agent.core.speech import FRAME_GAP_SECONDS
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.frames import (
     Command,
@@ -95,10 +96,12 @@ class Scene:
         return self.hear(verdicts=(Verdict(job=key.job, attempt=key.attempt, verdict=verdict),))
 
     def sent(self) -> list[Effect]:
-        """The frame in flight is written, and what joined the next."""
+        """The frame in flight is written, then what joined the next, then news go at once again."""
         effects: list[Effect] = []
+        self.now += FRAME_GAP_SECONDS
         while self.core.link.in_flight is not None:
             effects += self.do(ev.FrameSent(self.core.link.in_flight))
+            effects += self.do(ev.Tick(), after=FRAME_GAP_SECONDS)
         return effects
 
     def start(self, number: int, attempt: int = 1) -> Key:

@@ -10,6 +10,7 @@ from copilot_agent.core.attempts import ON_DISK, UNFINISHED, Stage
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.events import Key, TransportTrouble
 from copilot_agent.core.link import LinkState
+from copilot_agent.core.speech import FRAME_GAP_SECONDS
 from copilot_agent.protocol.frames import CommandKind, Report, VerdictKind
 from copilot_agent.protocol.job import FailureClass
 from tests.unit.copilot_agent.core.scenes import Scene, command_id, ended, job_id, offer
@@ -156,6 +157,7 @@ class PilotMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.scene.core.link.in_flight is not None)
     def frame_is_written(self) -> None:
         self.run(self.scene.do(ev.FrameSent(self.scene.core.link.sequence)))
+        self.run(self.scene.do(ev.Tick(), after=FRAME_GAP_SECONDS))
 
     # ----- the manager
 
@@ -196,6 +198,7 @@ class PilotMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.scene.core.link.attached)
     def manager_commands(self, kind: CommandKind) -> None:
         self.commands += 1
+        self.scene.now += FRAME_GAP_SECONDS
         self.run(self.scene.command(self.commands, kind))
         assert command_id(self.commands) not in self.scene.core.errands.commands_done or (
             self.scene.core.link.in_flight is not None

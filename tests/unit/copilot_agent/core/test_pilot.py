@@ -210,6 +210,22 @@ def test_frames_wait_for_the_one_before_and_join() -> None:
     assert len(scene.last_frame.holding) == 2
 
 
+def test_news_soon_after_a_frame_share_the_next_one() -> None:
+    scene = attached()
+    scene.sent()
+    scene.hear(offers=(offer(1),))
+    before = len(of(scene.log, do.SendFrame))
+    scene.do(ev.FrameSent(scene.core.link.sequence), after=0.001)
+    for number in (2, 3):
+        scene.hear(offers=(offer(number),))
+    assert len(of(scene.log, do.SendFrame)) == before
+    due = of(scene.log, do.SetTimer)[-1].at
+    assert due is not None
+    assert due - scene.now <= 0.02, "nothing waits longer"
+    (sent,) = of(scene.do(ev.Tick(), after=due - scene.now), do.SendFrame)
+    assert len(sent.frame.holding) == 3
+
+
 def test_an_old_session_is_not_listened_to() -> None:
     scene = attached()
     scene.do(ev.Resumed())
