@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,11 +67,16 @@ def owns(pid: int, port: int) -> bool:
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[1] == f"0100007F:{port:04X}":
-            return any(
-                str(each.readlink()) == f"socket:[{fields[9]}]"
-                for each in Path(f"/proc/{pid}/fd").iterdir()
-            )
+            return f"socket:[{fields[9]}]" in open_files(pid)
     return False
+
+
+def open_files(pid: int) -> set[str]:
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(str(entry.readlink()))
+    return found
 
 
 def send(process: Process | None, number: signal.Signals) -> None:
