@@ -1,11 +1,12 @@
-"""`copilot pilot …` and `copilot host …`"""
+"""`copilot pilot …` and `copilot host …`; drains are in drains.py"""
 
 import argparse
 from typing import Any
 
 from copilot_agent.protocol.errors import CopilotError
+from job_manager_adapter.cli import drains
 from job_manager_adapter.cli.ids import an_id
-from job_manager_adapter.cli.output import Columns, age, show_fields, show_rows
+from job_manager_adapter.cli.output import Columns, age, ahead, show_fields, show_rows
 from job_manager_adapter.client import Client
 from job_manager_adapter.views import HostView, PilotState, PilotView
 
@@ -21,6 +22,7 @@ PILOTS: Columns[PilotView] = {
 HOSTS: Columns[HostView] = {
     "HOST": lambda host: host.id,
     "LABEL": lambda host: host.label,
+    "DRAINS": lambda host: "yes" if host.draining else "",
     "BANNED": lambda host: f"yes: {host.ban_reason}" if host.banned else "",
     "PILOTS": lambda host: host.pilots_alive,
     "BOOTS": lambda host: host.boots,
@@ -35,12 +37,10 @@ def _ended(pilot: PilotView) -> str:
     return f"{pilot.jobs_succeeded + pilot.jobs_failed}{failed}"
 
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
 def add_parser(nouns: Any) -> None:
     _add_pilot(nouns.add_parser("pilot", help="watch, drain and retire pilots"))
-    _add_host(nouns.add_parser("host", help="list and ban hosts"))
+    _add_host(nouns.add_parser("host", help="list, drain and ban hosts"))
+    drains.add_fleet(nouns)
 
 
 def _add_pilot(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +50,9 @@ def _add_pilot(parser: argparse.ArgumentParser) -> None:
     lister.add_argument("--state", choices=[state.value for state in PilotState])
     lister.add_argument("--host", type=an_id("host"), metavar="ID", help="only this host's")
     lister.add_argument("--limit", type=int, default=100, metavar="N", help="default 100")
+    drains.add_verbs(verbs, "pilot")
     for name, run, text in (
         ("show", show_pilot, "everything about one pilot"),
-        ("drain", drain_pilot, "let it finish what it holds and take no more"),
         ("retire", retire_pilot, "stop it now; its jobs go to others"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
@@ -60,9 +60,6 @@ def _add_pilot(parser: argparse.ArgumentParser) -> None:
         verb.add_argument(
             "pilot", type=an_id("pilot"), help="a pilot's id, as `copilot pilot list` shows it"
         )
-        if name == "drain":
-            verb.add_argument("--deadline", type=duration, metavar="TIME", help="such as 30m or 2h")
-            verb.add_argument("--undo", action="store_true", help="let it take jobs again")
 
 
 def _add_host(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +67,7 @@ def _add_host(parser: argparse.ArgumentParser) -> None:
     lister = verbs.add_parser("list", help="all hosts")
     lister.set_defaults(run=list_hosts)
     lister.add_argument("--limit", type=int, default=100)
+    drains.add_verbs(verbs, "host")
     ban = verbs.add_parser("ban", help="give a host no more jobs")
     ban.set_defaults(run=ban_host)
     ban.add_argument(
@@ -77,19 +75,6 @@ def _add_host(parser: argparse.ArgumentParser) -> None:
     )
     ban.add_argument("--reason", default="")
     ban.add_argument("--undo", action="store_true", help="give it jobs again")
-
-
-def duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `30m`, `2h` or `7d`."""
-    unit = _UNITS.get(text[-1:], 0)
-    number = text[:-1] if unit else text
-    try:
-        seconds = float(number) * (unit or 1)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: write it as 90s, 30m, 2h or 7d") from None
-    if not 0 <= seconds < 1e8:
-        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
-    return seconds
 
 
 async def list_pilots(args: argparse.Namespace, client: Client) -> int:
@@ -105,6 +90,7 @@ async def show_pilot(args: argparse.Namespace, client: Client) -> int:
         "pilot": pilot.id,
         "host": pilot.host,
         "state": pilot.state.value,
+        "drained by": _drained_by(pilot),
         "carrier": pilot.carrier,
         "offers": f"{offer.cores} cores, {offer.memory_mib} MiB memory, {offer.disk_mib} MiB disk",
         "processor": offer.cpu_model,
@@ -122,10 +108,10 @@ async def show_pilot(args: argparse.Namespace, client: Client) -> int:
     return 0
 
 
-async def drain_pilot(args: argparse.Namespace, client: Client) -> int:
-    await client.pilots.drain(args.pilot, deadline_seconds=args.deadline, undo=args.undo)
-    _said(args, args.pilot, "takes jobs again" if args.undo else "drains")
-    return 0
+def _drained_by(pilot: PilotView) -> str:
+    who = {"pilot": "an operator", "host": "its host's drain", "fleet": "the fleet's drain"}
+    deadline = f", {ahead(pilot.drain_deadline)} at most" if pilot.drain_deadline else ""
+    return f"{who[pilot.drained_by]}{deadline}" if pilot.drained_by else ""
 
 
 async def retire_pilot(args: argparse.Namespace, client: Client) -> int:

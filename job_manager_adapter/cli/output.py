@@ -107,11 +107,20 @@ def printable(text: str) -> str:
 
 def age(moment: datetime) -> str:
     """How long ago, in the largest fitting unit."""
-    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    return f"{_span((datetime.now(UTC) - moment).total_seconds())} ago"
+
+
+def ahead(moment: datetime) -> str:
+    """How long it still is until then."""
+    return _span((moment - datetime.now(UTC)).total_seconds() + 0.5)
+
+
+def _span(seconds: float) -> str:
+    whole = max(0, int(seconds))
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length} {unit} ago"
-    return f"{seconds} s ago"
+        if whole >= 2 * length:
+            return f"{whole // length} {unit}"
+    return f"{whole} s"
 
 
 def counted(count: int, noun: str) -> str:

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from job_manager_adapter.client.files import Files
-from job_manager_adapter.client.fleet import Credit, Hosts, Pilots
+from job_manager_adapter.client.fleet import Credit, Fleet, Hosts, Pilots
 from job_manager_adapter.client.http import Http
 from job_manager_adapter.client.jobs import Jobs
 from job_manager_adapter.views import WhoAmI
@@ -19,6 +19,7 @@ class Client:
         self.files = Files(self._http)
         self.pilots = Pilots(self._http)
         self.hosts = Hosts(self._http)
+        self.fleet = Fleet(self._http)
         self.credit = Credit(self._http)
 
     async def __aenter__(self) -> Self:

@@ -7,6 +7,7 @@ from job_manager_adapter.views import (
     BanRequest,
     CreditView,
     DrainRequest,
+    FleetView,
     HostView,
     Page,
     PilotView,
@@ -36,10 +37,12 @@ class Pilots:
 
     async def drain(
         self, pilot: PilotId, *, deadline_seconds: float | None = None, undo: bool = False
-    ) -> None:
-        """Let the pilot finish what it holds, for at most `deadline_seconds`."""
+    ) -> PilotView:
+        """Let the pilot finish what runs, for at most `deadline_seconds`."""
         request = DrainRequest(deadline_seconds=deadline_seconds, undo=undo)
-        await self._http.post_empty(f"api/v1/pilots/{pilot}/drain", request)
+        return await self._http.post(
+            f"api/v1/pilots/{pilot}/drain", request, PilotView, repeat=True
+        )
 
     async def retire(self, pilot: PilotId) -> None:
         await self._http.post_empty(f"api/v1/pilots/{pilot}/retire")
@@ -54,10 +57,34 @@ class Hosts:
     async def list(self, *, cursor: str | None = None, limit: int = 100) -> Page[HostView]:
         return await self._http.get("api/v1/hosts", Page[HostView], cursor=cursor, limit=limit)
 
+    async def drain(
+        self, host: HostId, *, deadline_seconds: float | None = None, undo: bool = False
+    ) -> HostView:
+        """Let all its pilots finish what runs, for at most `deadline_seconds`."""
+        request = DrainRequest(deadline_seconds=deadline_seconds, undo=undo)
+        return await self._http.post(f"api/v1/hosts/{host}/drain", request, HostView, repeat=True)
+
     async def ban(self, host: HostId, *, reason: str = "", undo: bool = False) -> None:
         await self._http.post_empty(
             f"api/v1/hosts/{host}/ban", BanRequest(reason=reason, undo=undo)
         )
+
+
+class Fleet:
+    """`client.fleet`; needs an operator's token."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def show(self) -> FleetView:
+        return await self._http.get("api/v1/fleet", FleetView)
+
+    async def drain(
+        self, *, deadline_seconds: float | None = None, undo: bool = False
+    ) -> FleetView:
+        """Let all pilots finish what runs, for at most `deadline_seconds`."""
+        request = DrainRequest(deadline_seconds=deadline_seconds, undo=undo)
+        return await self._http.post("api/v1/fleet/drain", request, FleetView, repeat=True)
 
 
 class Credit:

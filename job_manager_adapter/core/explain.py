@@ -1,12 +1,22 @@
 """Why a job is not running: per requirement, how many pilots could take it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.job import Requirements
 from job_manager_adapter.views import RequirementView
 
-_Test = Callable[[Capabilities, Requirements], bool]
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What keeps jobs waiting besides their requirements."""
+
+    rests: float | None = None
+    """Seconds that the job still rests after a failed attempt."""
+    draining: int = 0
+    """Pilots."""
+    paused: int = 0
 
 
 def requirements(need: Requirements, fleet: Sequence[Capabilities]) -> tuple[RequirementView, ...]:
@@ -43,9 +53,19 @@ def _flag(flag: str, fleet: Sequence[Capabilities]) -> RequirementView:
 
 
 def next_step(
-    need: Requirements, alive: Sequence[Capabilities], fit_now: int, fit_idle: int
+    need: Requirements, alive: Sequence[Capabilities], fit_now: int, fit_idle: int, idle: Idle
 ) -> tuple[str, str]:
     """(summary, next step) for a job that waits."""
+    if idle.rests is not None:
+        return (
+            f"it rests after a failed attempt, for another {idle.rests:.0f} s",
+            "wait; `copilot job show` says why it failed",
+        )
+    if not alive and (idle.draining or idle.paused):
+        return (
+            f"no pilot takes jobs: {idle.draining} drain, {idle.paused} are paused",
+            "wait; an operator sees with `copilot fleet show` what drains, and may undo it",
+        )
     if not alive:
         return "no pilot is alive", "start a launcher, or look at `copilot pilot list`"
     if fit_idle == 0:

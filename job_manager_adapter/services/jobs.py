@@ -9,6 +9,7 @@ from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
 from copilot_agent.protocol.frames import CommandKind
 from copilot_agent.protocol.job import JobSpec, JobState, Output
 from job_manager_adapter.core import explain
+from job_manager_adapter.core.explain import Idle
 from job_manager_adapter.core.leases import Lease
 from job_manager_adapter.services import job_views as views
 from job_manager_adapter.services.cursors import number
@@ -209,7 +210,7 @@ class Jobs:
             if room.takes(need) and room.fits_now(need)
         )
         fit_idle = sum(capabilities.fits(need) for capabilities in alive)
-        summary, next_step = explain.next_step(need, alive, fit_now, fit_idle)
+        summary, next_step = explain.next_step(need, alive, fit_now, fit_idle, self._idle(job))
         return Explanation(
             job=job,
             state=row.state,
@@ -220,6 +221,16 @@ class Jobs:
             requirements=explain.requirements(need, alive),
             waiting_ahead=await self._store.waiting_ahead(row),
             next_step=next_step,
+        )
+
+    def _idle(self, job: str) -> Idle:
+        dispatcher = self._dispatcher
+        now, lease_seconds = dispatcher.clock.monotonic(), dispatcher.config.policy.lease_seconds
+        states = dispatcher.fleet.states(now, lease_seconds)
+        return Idle(
+            rests=dispatcher.resting.seconds_left(job),
+            draining=states[PilotState.DRAINING],
+            paused=states[PilotState.PAUSED],
         )
 
     def _alive(self) -> Sequence[Capabilities]:

@@ -59,6 +59,12 @@ class Resting:
         self._rests[job] = Rest(job, waiting, pilot, timer)
         return True
 
+    def seconds_left(self, job: str) -> float | None:
+        """None if it does not rest."""
+        rest = self._rests.get(job)
+        now = asyncio.get_running_loop().time()
+        return max(rest.timer.when() - now, 0.0) if rest else None
+
     def drop(self, job: str) -> bool:
         """It rests no more, for another reason than the end of its rest; whether it did."""
         rest = self._rests.pop(job, None)

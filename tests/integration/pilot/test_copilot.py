@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from copilot_agent.protocol.job import JobState
+from job_manager_adapter.views import PilotView
 from tests.harness import programs
 from tests.integration.pilot.conftest import Gate, Setting
 
@@ -132,12 +133,25 @@ async def test_logs_are_followed_to_the_end(shared: Setting, gate: Gate) -> None
     assert (await following).output == "begun\ndone\n"
 
 
+async def alive(shared: Setting) -> PilotView:
+    """The setting's own pilot, once it is there."""
+
+    async def is_there() -> bool:
+        return bool((await shared.client.pilots.list(state="alive")).items)
+
+    await programs.eventually(is_there, 20, "a pilot that is alive")
+    return (await shared.client.pilots.list(state="alive")).items[0]
+
+
 async def test_an_operator_drains_and_bans(shared: Setting) -> None:
-    pilot = (await copilot(shared, "pilot", "list", "--output", "quiet")).output.split()[0]
+    pilot = (await alive(shared)).id
     assert (await copilot(shared, "pilot", "drain", pilot, "--deadline", "1h")).code == 0
     shown = await copilot(shared, "pilot", "show", pilot, "--output", "json")
     assert shown.data["state"] == "draining"
-    assert (await copilot(shared, "pilot", "drain", pilot, "--undo")).code == 0
+    fleet = await copilot(shared, "fleet", "show")
+    assert f"drain of {pilot}" in fleet.output and "deadline in 59 min" in fleet.output
+    undone = await copilot(shared, "pilot", "undrain", pilot)
+    assert (undone.code, undone.output) == (0, f"{pilot} takes jobs again\n")
     async with programs.agent(shared.manager, "guest") as other:
 
         async def strangers() -> list[dict[str, Any]]:
@@ -155,6 +169,21 @@ async def test_an_operator_drains_and_bans(shared: Setting) -> None:
         hosts = (await copilot(shared, "host", "list", "--output", "json")).data
         assert [one["ban_reason"] for one in hosts if one["banned"]] == ["cheats"]
     assert (await copilot(shared, "host", "ban", host, "--undo")).code == 0
+
+
+async def test_an_operator_drains_a_host_and_the_fleet(shared: Setting) -> None:
+    pilot = await alive(shared)
+    assert (await copilot(shared, "fleet", "drain", "--output", "quiet")).output == "fleet\n"
+    said = await copilot(shared, "host", "drain", pilot.host)
+    assert "drains" in said.output
+    job = await shared.submit("/bin/true")
+    said = await copilot(shared, "job", "explain", job)
+    assert "copilot fleet show" in said.output, said.output
+    said = await copilot(shared, "host", "undrain", pilot.host)
+    assert "the fleet was asked to" in said.output
+    said = await copilot(shared, "fleet", "undrain")
+    assert said.output == "the fleet takes jobs again\n"
+    assert (await shared.ended(job)).state is JobState.SUCCEEDED
 
 
 async def test_an_experiment_is_refused_what_operators_do(shared: Setting) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from copilot_agent.protocol.errors import CopilotError
-from job_manager_adapter.cli.fleet import duration
+from job_manager_adapter.cli.times import duration
 from job_manager_adapter.cli.main import main, parse
 from job_manager_adapter.cli.output import printable, size
 from job_manager_adapter.cli.submit import prepare

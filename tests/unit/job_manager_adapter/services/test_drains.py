@@ -200,3 +200,11 @@ async def test_a_drain_ends_with_its_pilot(world: World) -> None:
     await world.services.pilots.retire(OPERATOR, pilot.id)
     await world.services.draining.refresh()
     assert (await world.services.draining.fleet(OPERATOR)).drains == ()
+
+
+async def test_a_job_that_waits_for_the_end_of_a_drain_says_so(world: World) -> None:
+    await world.pilot()
+    job = (await world.submit(principal=LHC, requirements={"cores": 2})).jobs[0]
+    await world.services.draining.drain_fleet(OPERATOR, DrainRequest())
+    answer = await world.services.jobs.explain(LHC, job)
+    assert "1 drain" in answer.summary and "fleet show" in answer.next_step

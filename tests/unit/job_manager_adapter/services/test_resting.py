@@ -113,3 +113,15 @@ async def test_a_resting_job_can_be_cancelled_and_revived(world: World) -> None:
     await pilot.hear()
     assert (job, 2) in pilot.offers
     assert world.services.stats().jobs_waiting.get("lhc", 0) == 0
+
+
+async def test_a_resting_job_says_so(world: World) -> None:
+    await resting_world(world, 3600)
+    pilot = await world.pilot()
+    (job,) = (await world.submit()).jobs
+    await pilot.hear()
+    await pilot.run(job)
+    await pilot.finish(job, **FAILED)
+    answer = await world.services.jobs.explain(LHC, job)
+    assert "rests after a failed attempt" in answer.summary
+    assert "copilot job show" in answer.next_step
