@@ -4,6 +4,7 @@ These need not outlive a power cut, because the pilot does not: after a boot it 
 Only receipts do.
 """
 
+import errno
 import json
 import logging
 import os
@@ -59,7 +60,9 @@ class Spool:
         self._unfinished = directory / "unfinished.json"
         self._receipts = directory / "receipts.jsonl"
         self._reports.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._said: tuple[Key, ...] = ()
+        self._said: tuple[Key, ...] | None = None
+        self._length = self._unfinished.stat().st_size if self._unfinished.exists() else 0
+        """Of the list's file; a shorter list is filled up with spaces."""
 
     # ----- reports
 
@@ -90,11 +93,17 @@ class Spool:
     # ----- attempts in progress
 
     def keep_unfinished(self, keys: Iterable[Key]) -> None:
-        """Raises OSError."""
+        """In place, by one write, as a rename costs a file system more. Raises OSError."""
         if (keys := tuple(keys)) == self._said:
             return
-        _replace(str(self._unfinished), json.dumps(keys))
-        self._said = keys
+        text = json.dumps(keys).encode().ljust(self._length)
+        handle = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(handle, text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)
+        self._said, self._length = keys, len(text)
 
     def unfinished(self) -> tuple[Key, ...]:
         try:

@@ -49,6 +49,18 @@ def test_what_is_unfinished_is_found_again(tmp_path: Path) -> None:
     assert Spool(tmp_path / "new").unfinished() == ()
 
 
+def test_a_shorter_list_of_the_next_agent_leaves_nothing_of_the_longer(tmp_path: Path) -> None:
+    keys = tuple(Key(job_id(number), 1) for number in range(3))
+    Spool(tmp_path).keep_unfinished(keys)
+    later = Spool(tmp_path)
+    for shorter in (keys[:1], keys[:2], ()):
+        later.keep_unfinished(shorter)
+        assert Spool(tmp_path).unfinished() == shorter
+    Spool(tmp_path).keep_unfinished(keys)
+    Spool(tmp_path).keep_unfinished(())
+    assert Spool(tmp_path).unfinished() == ()
+
+
 @pytest.mark.parametrize("text", ["[[1, 2", '[["../../etc", 1]]', "[5]", '{"a": 1}'])
 def test_an_unreadable_list_is_no_reason_to_stop(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
