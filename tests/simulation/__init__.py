@@ -1,0 +1,1 @@
+"""Deterministic simulation of pilots, manager, store and network; see docs/reliability.md."""

@@ -1,0 +1,272 @@
+"""Virtual time: one universe, machines with clocks and event loops of their own.
+
+Nothing here waits. A machine's loop is an asyncio loop without a selector; the universe lets every
+machine run its callbacks one by one and then jumps to the next timer or event. A machine that is
+killed simply is not stepped any more: like a process after kill -9, none of its `finally` runs.
+"""
+
+import asyncio
+import heapq
+import itertools
+import random
+from asyncio import events
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+EPOCH = 1_700_000_000.0
+"""Unix time when a universe begins."""
+RESOLUTION = 1e-6
+
+
+class Clock:
+    """One machine's time: may stand still, and its wall clock may be set."""
+
+    def __init__(self, universe: "Universe") -> None:
+        self._universe = universe
+        self._origin = universe.now - 1000.0
+        self._stopped_at: float | None = None
+        self.wall_offset = EPOCH + self._origin
+
+    def monotonic(self) -> float:
+        now = self._universe.now if self._stopped_at is None else self._stopped_at
+        return now - self._origin
+
+    def time(self) -> float:
+        return self.monotonic() + self.wall_offset
+
+    def set(self, wall: float) -> None:
+        self.wall_offset = wall - self.monotonic()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped_at is not None
+
+    def stop(self) -> None:
+        if self._stopped_at is None:
+            self._stopped_at = self._universe.now
+
+    def go_on(self) -> None:
+        if self._stopped_at is not None:
+            self._origin += self._universe.now - self._stopped_at
+            self._stopped_at = None
+
+    def put_back(self, monotonic: float) -> None:
+        """To an earlier reading, as a snapshot has it."""
+        self._origin = self._universe.now - monotonic
+
+    def universal(self, monotonic: float) -> float:
+        return monotonic + self._origin
+
+
+class MachineLoop(asyncio.AbstractEventLoop):
+    """What asyncio needs of a loop, and no more; times are the machine's monotonic ones."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self._machine = machine
+        self.ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._count = itertools.count()
+
+    def time(self) -> float:
+        return self._machine.clock.monotonic()
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self.ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._count), handle))
+        return handle
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> Any:
+        return asyncio.Task(coro, loop=self, name=name, context=context)
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> "asyncio.Future[Any]":
+        """There are no threads: it is done at once."""
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - goes to whoever awaits it
+            future.set_exception(error)
+        return future
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if self._machine.alive:
+            self._machine.universe.broken(self._machine.name, context)
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        """Nobody sends signals here."""
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        return True
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It is left where it is, and passed over."""
+
+    # ----- for the universe
+
+    def next_timer(self) -> float | None:
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        return timers[0][0] if timers else None
+
+    def collect(self) -> None:
+        """Timers that are due become ready."""
+        timers, until = self._timers, self.time() + RESOLUTION
+        while timers and timers[0][0] <= until:
+            handle = heapq.heappop(timers)[2]
+            if not handle.cancelled():
+                self.ready.append(handle)
+
+
+class Machine:
+    """A process on a computer; `clock` may be shared with others on the same one."""
+
+    def __init__(self, universe: "Universe", name: str, clock: Clock) -> None:
+        self.universe = universe
+        self.name = name
+        self.clock = clock
+        self.alive = True
+        self.loop = MachineLoop(self)
+        universe.machines.append(self)
+
+    def call(self, callback: Callable[..., object], *args: Any) -> None:
+        """From outside; lost if the machine is dead, late if it stands still."""
+        if self.alive:
+            self.loop.call_soon(callback, *args)
+
+    def spawn(self, work: Any) -> Any:
+        return self.loop.create_task(work)
+
+    def kill(self) -> None:
+        self.alive = False
+        self.universe.machines.remove(self)
+        self.universe.graveyard.append(self)
+
+    @property
+    def runs(self) -> bool:
+        return self.alive and not self.clock.stopped
+
+
+class Universe:
+    """Everything that happens, in one order."""
+
+    current: "Machine | None" = None
+    """The machine whose callback runs, of whatever universe."""
+
+    def __init__(self, seed: int) -> None:
+        self.now = 0.0
+        self.random = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+        self.machines: list[Machine] = []
+        self.graveyard: list[Machine] = []
+        self.trace: list[str] = []
+        self.errors: list[str] = []
+        self._events: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._count = itertools.count()
+        self._interrupts: list[Callable[[], object]] = []
+
+    def after(self, delay: float, action: Callable[..., object], *args: Any) -> None:
+        heapq.heappush(self._events, (self.now + delay, next(self._count), action, args))
+
+    def interrupt(self, action: Callable[[], object]) -> None:
+        """Done before any machine runs its next callback."""
+        self._interrupts.append(action)
+
+    def note(self, who: str, what: str) -> None:
+        self.trace.append(f"{self.now:11.4f} {who:10} {what}")
+
+    def broken(self, who: str, context: dict[str, Any]) -> None:
+        """Real code let an exception out that nobody expected."""
+        error = context.get("exception")
+        text = f"{context.get('message')}: {error!r}"
+        self.note(who, f"BROKEN {text}")
+        self.errors.append(f"{who}: {text}")
+
+    def run(self, done: Callable[[], bool], limit: float) -> bool:
+        """Until `done`; False if that is not so at time `limit`."""
+        while not done():
+            self._run_ready()
+            due = self._next()
+            if due is None or due > limit:
+                self.now = max(self.now, limit)
+                return done()
+            self.now = max(self.now, due)
+            while self._events and self._events[0][0] <= self.now:
+                _, _, action, args = heapq.heappop(self._events)
+                action(*args)
+            for machine in self.machines:
+                if not machine.clock.stopped:
+                    machine.loop.collect()
+        return True
+
+    def _next(self) -> float | None:
+        due = self._events[0][0] if self._events else None
+        for machine in self.machines:
+            if machine.clock.stopped:
+                continue
+            timer = machine.loop.next_timer()
+            if timer is not None:
+                at = machine.clock.universal(timer)
+                due = at if due is None or at < due else due
+        return due
+
+    def _run_ready(self) -> None:
+        busy = True
+        while busy:
+            self._interrupted()
+            busy = False
+            for machine in self.machines:
+                if machine.loop.ready and not machine.clock.stopped:
+                    busy = True
+                    self._run(machine)
+                    break
+
+    def _run(self, machine: Machine) -> None:
+        """Its callbacks, until there are none or something cuts in."""
+        ready = machine.loop.ready
+        events._set_running_loop(machine.loop)
+        Universe.current = machine
+        try:
+            while ready and not self._interrupts:
+                handle = ready.popleft()
+                if not handle.cancelled():
+                    handle._run()
+        finally:
+            Universe.current = None
+            events._set_running_loop(None)
+
+    def _interrupted(self) -> None:
+        while self._interrupts:
+            self._interrupts.pop(0)()

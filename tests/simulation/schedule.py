@@ -1,0 +1,108 @@
+"""From a seed to a plan: who is there, what is to be done, which faults strike at which step.
+
+The first fault of a plan walks through all cells of the table (fault × step) as seeds go up; the
+others, and everything else, are drawn.
+"""
+
+import random
+from dataclasses import dataclass
+
+from copilot_agent.protocol.job import JobSpec
+from tests.simulation.faults import FAULTS
+from tests.simulation.host import Size
+from tests.simulation.steps import Step
+from tests.simulation.users import job_spec
+
+CELLS = tuple((fault, step) for fault in FAULTS for step in Step)
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A fault at the `nth` time that a job comes to a step, but at the latest at a time."""
+
+    fault: str
+    step: Step
+    nth: int
+    latest: float
+    wait: float
+    """Seconds between the step and the fault; 0: before anybody does anything else."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int
+    hosts: tuple[Size, ...]
+    polling: tuple[bool, ...]
+    """By host: no WebSockets pass."""
+    embedded: bool
+    submissions: tuple[tuple[float, tuple[JobSpec, ...]], ...]
+    upstream: tuple[JobSpec, ...]
+    strikes: tuple[Strike, ...]
+    cancels: tuple[tuple[float, int], ...]
+    """When, and the how manieth job."""
+    drains: tuple[tuple[float, float, int], ...]
+    """From, until, and which host."""
+    snapshots: bool
+
+
+def plan(seed: int) -> Plan:
+    chance = random.Random(f"plan {seed}")  # noqa: S311 - a schedule, not a secret
+    strikes = _strikes(chance, CELLS[seed % len(CELLS)])
+    told = any(strike.step is Step.TOLD for strike in strikes)
+    hosts = tuple(
+        Size(chance.randint(1, 2), chance.randint(0, 2)) for _ in range(chance.choice((3, 3, 3, 4)))
+    )
+    return Plan(
+        seed=seed,
+        hosts=hosts,
+        polling=tuple(chance.random() < 0.35 for _ in hosts),
+        embedded=chance.random() < 0.5,
+        submissions=tuple(_submissions(chance)),
+        upstream=tuple(_spec(chance, "cms") for _ in range(chance.randint(2, 4) if told else 0)),
+        strikes=strikes,
+        cancels=tuple(
+            (chance.uniform(6.0, 90.0), chance.randrange(10)) for _ in range(chance.randrange(3))
+        ),
+        drains=tuple(
+            (begin, begin + chance.uniform(5.0, 60.0), chance.randrange(len(hosts)))
+            for begin in [chance.uniform(10.0, 80.0)][: chance.randrange(2)]
+        ),
+        snapshots=any(strike.fault == "rollback" for strike in strikes),
+    )
+
+
+def _strikes(chance: random.Random, first: tuple[str, Step]) -> tuple[Strike, ...]:
+    """At least three, of at least two kinds."""
+    cells = [first]
+    others = [fault for fault in FAULTS if fault != first[0]]
+    for number in range(chance.choice((2, 2, 3))):
+        faults = others if number == 0 else list(FAULTS)
+        steps = [step for step in Step if step is not Step.TOLD]
+        cells.append((chance.choice(faults), chance.choice(steps)))
+    return tuple(_strike(chance, *cell) for cell in cells)
+
+
+def _strike(chance: random.Random, fault: str, step: Step) -> Strike:
+    nth = chance.choice((1, 1, 2, 3, 5))
+    latest = chance.uniform(60.0, 140.0)
+    wait = chance.choice((0.0, 0.0, chance.uniform(0.0, 0.05), chance.uniform(0.0, 8.0)))
+    return Strike(fault, step, 1 if step is Step.TOLD else nth, latest, wait)
+
+
+def _submissions(chance: random.Random) -> list[tuple[float, tuple[JobSpec, ...]]]:
+    total, parts = chance.randint(10, 13), []
+    while total > 0:
+        count = min(total, chance.randint(2, 6))
+        parts.append((chance.uniform(0.5, 30.0), tuple(_spec(chance, "lhc") for _ in range(count))))
+        total -= count
+    return parts
+
+
+def _spec(chance: random.Random, experiment: str) -> JobSpec:
+    return job_spec(
+        experiment,
+        seconds=chance.choice((2.0, 8.0, 15.0, 15.0, 30.0, 90.0)),
+        failing=chance.choice((0.0, 0.0, 0.0, 0.3)),
+        attempts=chance.choice((2, 3, 5)),
+        pause=chance.choice((60, 90, 120)),
+    )

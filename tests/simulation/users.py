@@ -1,0 +1,123 @@
+"""What people do: submit, cancel, retry, drain; a request without an answer is made again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from copilot_agent.protocol.job import JobSpec, Limits
+from job_manager_adapter.services.build import Services
+from job_manager_adapter.services.jobs import JobFilter
+from job_manager_adapter.services.principals import Principal
+from job_manager_adapter.views import Changed, DrainRequest, JobView, Role, SubmitReply, SubmitRequest
+from tests.simulation.ledger import Ledger
+from tests.simulation.manager import FINAL, Manager
+
+OPERATOR = Principal("t-operator", Role.OPERATOR)
+LHC = Principal("t-lhc", Role.EXPERIMENT, "lhc")
+
+
+def job_spec(
+    experiment: str, seconds: float, failing: float, attempts: int, pause: int
+) -> JobSpec:
+    """The simulated sandbox reads the command."""
+    return JobSpec(
+        experiment=experiment,
+        command=("payload", f"{seconds:.1f}", f"{failing:.2f}"),
+        max_attempts=attempts,
+        limits=Limits(pause_seconds=pause),
+    )
+
+
+class Users:
+    def __init__(self, manager: Manager, ledger: Ledger) -> None:
+        self._manager = manager
+        self._ledger = ledger
+        self._universe = manager.universe
+        self.waiting = 0
+        """Requests that have not been answered yet."""
+
+    def _again(self, action: Any, *arguments: Any) -> None:
+        self._universe.after(self._universe.random.uniform(0.5, 4.0), action, *arguments)
+
+    # ----- jobs
+
+    def submit(self, key: str, specs: Sequence[JobSpec]) -> None:
+        self.waiting += 1
+        self._submit(SubmitRequest(jobs=tuple(specs), idempotency_key=key).model_dump_json())
+
+    def _submit(self, body: str) -> None:
+        def work(services: Services) -> Any:
+            return services.jobs.submit(LHC, SubmitRequest.model_validate_json(body))
+
+        def done(reply: SubmitReply) -> None:
+            self.waiting -= 1
+            specs = SubmitRequest.model_validate_json(body).jobs
+            for job, spec in zip(reply.jobs, specs, strict=True):
+                self._universe.note("user", f"submitted {job}")
+                self._ledger.submitted[job] = self._universe.now
+                self._ledger.pause_seconds[job] = spec.limits.pause_seconds
+
+        self._manager.ask(work, done, lambda: self._again(self._submit, body))
+
+    def cancel(self, job: str) -> None:
+        def done(reply: Changed) -> None:
+            for each in reply.changed:
+                self._universe.note("user", f"cancelled {each}")
+                self._ledger.cancelled[each] = self._universe.now
+
+        self._manager.ask(
+            lambda services: services.jobs.cancel(OPERATOR, [job]),
+            done,
+            lambda: self._again(self.cancel, job),
+        )
+
+    def retry(self, job: str) -> None:
+        def done(reply: Changed) -> None:
+            for each in reply.changed:
+                self._universe.note("user", f"retried {each}")
+                self._ledger.cancelled.pop(each, None)
+
+        asked = self._universe.now
+        self._ledger.retried[job].append(asked)
+        self._manager.ask(lambda services: services.jobs.retry(OPERATOR, [job]), done, lambda: None)
+
+    def drain(self, host: str, undo: bool) -> None:
+        pilots = [pilot for pilot, name in self._manager.pilot_hosts.items() if name == host]
+        if not pilots:
+            return
+        request = DrainRequest(undo=undo)
+        self._manager.ask(
+            lambda services: services.pilots.drain(OPERATOR, pilots[-1], request),
+            lambda _: self._universe.note("user", f"drain of {host}, undo {undo}"),
+            lambda: self._again(self.drain, host, undo) if undo else None,
+        )
+
+    # ----- looking
+
+    def look(self) -> None:
+        """One page of jobs: which are final."""
+
+        def done(page: Any) -> None:
+            for view in page.items:
+                if view.state in FINAL:
+                    seen = (self._universe.now, view.id, view.state)
+                    self._ledger.finals_seen.append(seen)
+
+        self._manager.ask(
+            lambda services: services.jobs.list(OPERATOR, JobFilter()), done, lambda: None
+        )
+
+    def look_at_all(self) -> None:
+        """The end: each job with its attempts, leases, credit."""
+
+        async def work(services: Services) -> tuple[list[JobView], int, float]:
+            page = await services.jobs.list(OPERATOR, JobFilter(), limit=1000)
+            views = [await services.jobs.get(OPERATOR, view.id) for view in page.items]
+            receipts = (await services.credit.receipts(OPERATOR)).items
+            granted = sum(receipt.statement.granted for receipt in receipts)
+            return views, services.stats().leases_open, granted
+
+        def done(found: tuple[list[JobView], int, float]) -> None:
+            views, self._ledger.leases_left, self._ledger.credit = found
+            self._ledger.final = {view.id: view for view in views}
+
+        self._manager.ask(work, done, lambda: self._again(self.look_at_all))
