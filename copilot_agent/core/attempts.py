@@ -16,7 +16,7 @@ STAGING_OUT  failed                        SPOOLING     SpoolReport(failed), Cle
 SPOOLING     report is on disk             REPORTING    SendFrame
 REPORTING    verdict                       gone         KeepUnfinished, DropReport
 
-`ending` (cancel, abandon, drain deadline, stop, a newer attempt):
+`ending` (cancel, abandon, drain, its deadline, stop, a newer attempt):
 QUEUED, STAGED   at once SPOOLING; STAGING_IN, STAGING_OUT   StopStaging, then SPOOLING;
 RUNNING          Kill, then SPOOLING; an abandoned attempt is gone instead of SPOOLING.
 """
@@ -71,6 +71,7 @@ PHASES = {
 }
 
 UNFINISHED = frozenset(Stage) - {Stage.REPORTING}
+NOT_BEGUN = frozenset({Stage.QUEUED, Stage.STAGING_IN, Stage.STAGED})
 ON_DISK = frozenset({Stage.STAGING_IN, Stage.STAGED, Stage.RUNNING, Stage.STAGING_OUT})
 
 

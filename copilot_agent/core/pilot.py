@@ -7,7 +7,8 @@ What changes on what is in the tables of attempts.py (work) and link.py (connect
     PauseSoon                      SendFrame(paused), TellLauncher(PauseOk) when it is written,
                                    after 40 ms in any case; at once without a connection
     Resumed, ClockJumped           Disconnect, Connect
-    DrainAsked, command drain      wants nothing; at the deadline what is left is ended
+    DrainAsked, command drain      wants nothing, gives back what has not begun; at the deadline
+                                   what is left is ended, but for what is only moved out
     StopAsked, command retire      all is ended and reported; Finish at the last verdict or deadline
     ConnectionLost(retired)        all is abandoned; Finish(3)
     heartbeat                      Measure, then SendFrame with progress and unanswered reports
@@ -19,6 +20,7 @@ from typing import assert_never
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
 from copilot_agent.core.attempts import Ending
+from copilot_agent.core.drains import OPERATOR, VOLUNTEER, Drains
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.errands import Errands
 from copilot_agent.core.link import Link
@@ -58,9 +60,8 @@ class PilotCore:
         self.errands = Errands()
         self.status = Status(launcher)
         self.speech = Speech(capabilities, window, self.work, self.link, self.errands, self.status)
-        self.draining = False
         self.finished = False
-        self._drain_deadline: tuple[float, Ending] | None = None
+        self._drains = Drains()
         self._leaving: Leaving | None = None
         self._pause: Pause | None = None
         self._token_due: float | None = None
@@ -71,6 +72,10 @@ class PilotCore:
             return []
         effects = self._dispatch(event, now) + self._go_on(now)
         return self.work.note_unfinished() + effects
+
+    @property
+    def draining(self) -> bool:
+        return bool(self._drains)
 
     @property
     def leaving(self) -> bool:
@@ -165,11 +170,7 @@ class PilotCore:
                 self.status.say_again()
                 return self._attach_again(now)
             case ev.DrainAsked():
-                ending = given_back(
-                    FailureClass.VOLUNTEER_LEFT, "the volunteer's deadline for the drain"
-                )
-                self._drain(not event.undo, event.deadline_seconds, ending, now)
-                return []
+                return self._drain(VOLUNTEER, not event.undo, event.deadline_seconds, now)
             case ev.StopAsked():
                 return self._leave(
                     event.seconds, event.failure_class, "the agent was told to stop", now
@@ -204,9 +205,8 @@ class PilotCore:
 
     def _deadlines(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        if self._drain_deadline is not None and now >= self._drain_deadline[0]:
-            effects += self.work.end_all(self._drain_deadline[1])
-            self._drain_deadline = None
+        for ending in self._drains.due(now):
+            effects += self.work.end_all(ending)
         if self._pause is not None:
             if self._pause.ok_by is not None and now >= self._pause.ok_by:
                 effects += self._pause_ok()
@@ -226,7 +226,7 @@ class PilotCore:
             self.speech.next_due,
             self._token_due if self.link.attached else None,
             self.status.next_due if self.work.running else None,
-            self._drain_deadline[0] if self._drain_deadline else None,
+            self._drains.next_due,
             self._leaving.deadline if self._leaving else None,
             pause.until if pause else None,
             pause.ok_by if pause else None,
@@ -288,10 +288,8 @@ class PilotCore:
             case CommandKind.CANCEL | CommandKind.ABANDON:
                 return self._end_one(command)
             case CommandKind.DRAIN | CommandKind.UNDRAIN:
-                ending = given_back(FailureClass.PREEMPTED, "the operator's deadline for the drain")
                 wanted = command.kind is CommandKind.DRAIN
-                self._drain(wanted, command.deadline_seconds, ending, now)
-                return []
+                return self._drain(OPERATOR, wanted, command.deadline_seconds, now)
             case CommandKind.RETIRE:
                 seconds = 5.0 if command.deadline_seconds is None else command.deadline_seconds
                 return self._leave(seconds, FailureClass.PREEMPTED, "the pilot was retired", now)
@@ -338,12 +336,18 @@ class PilotCore:
             self._pause.ok_by = None
         return [do.TellLauncher(PauseOk())]
 
-    def _drain(self, wanted: bool, seconds: float | None, ending: Ending, now: float) -> None:
-        self.draining = wanted
-        self.speech.taking = not wanted and self._leaving is None
+    def _drain(
+        self, who: FailureClass, wanted: bool, seconds: float | None, now: float
+    ) -> list[Effect]:
+        effects: list[Effect] = []
+        if wanted:
+            ending = self._drains.ask(who, None if seconds is None else now + seconds)
+            effects = self.work.end_unbegun(ending)
+        else:
+            self._drains.undo(who)
+        self.speech.taking = not (self._drains or self._leaving)
         self.speech.urgent = True
-        deadline = wanted and seconds is not None
-        self._drain_deadline = (now + (seconds or 0.0), ending) if deadline else None
+        return effects
 
     def _leave(
         self, seconds: float, failure_class: FailureClass, message: str, now: float

@@ -6,6 +6,7 @@ from dataclasses import replace
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
 from copilot_agent.core.attempts import (
+    NOT_BEGUN,
     UNFINISHED,
     Attempt,
     Ending,
@@ -235,6 +236,14 @@ class Work:
         effects: list[Effect] = []
         for attempt in list(self.attempts.values()):
             if attempt.stage is not Stage.STAGING_OUT or ending.outcome is None:
+                effects += self.end(attempt, ending)
+        return effects
+
+    def end_unbegun(self, ending: Ending) -> list[Effect]:
+        """What waits for its payload's start."""
+        effects: list[Effect] = []
+        for attempt in list(self.attempts.values()):
+            if attempt.stage in NOT_BEGUN:
                 effects += self.end(attempt, ending)
         return effects
 

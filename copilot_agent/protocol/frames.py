@@ -164,7 +164,7 @@ class Verdict(Wire):
 class CommandKind(StrEnum):
     CANCEL = "cancel"  #: kill the payload of (job, attempt), report `cancelled`
     ABANDON = "abandon"  #: the lease is gone: kill the payload, report nothing
-    DRAIN = "drain"  #: finish what is held, want nothing more
+    DRAIN = "drain"  #: finish what runs, give back what has not begun, want nothing more
     UNDRAIN = "undrain"
     RETIRE = "retire"  #: kill everything, report it, leave
     RENEW_TOKEN = "renew_token"  # noqa: S105 - a verb, no secret

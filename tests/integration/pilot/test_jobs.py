@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from copilot_agent.protocol.job import JobSpec, JobState, Outcome
+from copilot_agent.protocol.job import FailureClass, JobSpec, JobState, Outcome
 from copilot_agent.protocol.receipt import CREDIT_PER_CPU_SECOND
 from job_manager_adapter.client import verify_receipt
 from tests.harness import programs
@@ -144,3 +144,23 @@ async def test_drain_lets_the_running_job_end_and_takes_no_more(
     assert (await shared.client.jobs.show(waiting)).state is JobState.WAITING
     await shared.client.pilots.drain(pilot, undo=True)
     assert (await shared.ended(waiting)).state is JobState.SUCCEEDED
+
+
+async def test_at_a_drains_deadline_what_runs_goes_to_others_uncharged(
+    shared: Setting, gate: Gate
+) -> None:
+    job = await shared.submit(*gate.command)
+    await gate.runs()
+    pilot = (await shared.client.pilots.list()).items[0].id
+    await shared.client.pilots.drain(pilot, deadline_seconds=0.2)
+
+    async def given_back() -> bool:
+        return (await shared.client.jobs.show(job)).state is JobState.WAITING
+
+    await programs.eventually(given_back, what="the job, given back")
+    gate.open()
+    await shared.client.pilots.drain(pilot, undo=True)
+    view = await shared.ended(job)
+    assert view.state is JobState.SUCCEEDED
+    assert view.attempts[0].failure_class is FailureClass.PREEMPTED
+    assert not view.attempts[0].charged

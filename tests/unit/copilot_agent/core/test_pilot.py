@@ -2,7 +2,7 @@ from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
 from copilot_agent.core.events import Key, TransportTrouble
 from copilot_agent.protocol.frames import CommandKind, Policy, Report, VerdictKind
-from copilot_agent.protocol.guest import PauseOk, State
+from copilot_agent.protocol.guest import State
 from copilot_agent.protocol.job import FailureClass, Outcome, Phase
 from tests.unit.copilot_agent.core.scenes import Scene, attached, ended, job_id, of, offer
 
@@ -270,107 +270,6 @@ def test_a_token_is_renewed_before_it_runs_out() -> None:
     scene.do(ev.TokenObtained("p-" + "0" * 20, 100.0, None))
     assert do.RenewToken() not in scene.do(ev.Tick(), after=79)
     assert do.RenewToken() in scene.do(ev.Tick(), after=2)
-
-
-def test_a_retired_pilot_kills_everything_reports_nothing_and_leaves() -> None:
-    scene = attached()
-    key = scene.start(1)
-    assert of(scene.do(lost(TransportTrouble.RETIRED)), do.Kill)
-    effects = scene.do(ended(key, None))
-    assert effects[-1] == do.Finish(3)
-    assert not of(effects, do.SpoolReport)
-
-
-def test_a_stopping_agent_reports_and_leaves_at_the_last_verdict() -> None:
-    scene = attached()
-    key = scene.start(1)
-    scene.sent()
-    assert of(scene.do(ev.StopAsked(5.0)), do.Kill)
-    report = of(scene.do(ended(key, None)), do.SpoolReport)[0].report
-    assert report.failure_class is FailureClass.VOLUNTEER_LEFT
-    scene.sent()
-    scene.do(ev.ReportSpooled(key))
-    scene.sent()
-    assert not scene.core.finished
-    scene.accept_report(key)
-    assert scene.log[-1] == do.Finish(0)
-
-
-def test_a_stopping_agent_does_not_wait_longer_than_told() -> None:
-    scene = attached()
-    scene.start(1)
-    scene.do(ev.StopAsked(5.0))
-    assert scene.do(ev.Tick(), after=5.1)[-1] == do.Finish(0)
-
-
-def test_a_draining_pilot_wants_nothing_and_gives_crossed_offers_back() -> None:
-    scene = attached()
-    scene.start(1)
-    scene.sent()
-    scene.command(1, CommandKind.DRAIN)
-    assert (scene.last_frame.wants.cores, scene.last_frame.draining) == (0, True)
-    report = of(scene.hear(offers=(offer(2),)), do.SpoolReport)[0].report
-    assert report.failure_class is FailureClass.PREEMPTED
-    assert Key(job_id(1), 1) in scene.core.work.attempts
-    scene.sent()
-    scene.command(2, CommandKind.UNDRAIN)
-    assert scene.last_frame.wants.cores == 2
-
-
-def test_a_drain_deadline_ends_what_is_left() -> None:
-    scene = attached()
-    key = scene.start(1)
-    scene.do(ev.DrainAsked(deadline_seconds=10.0))
-    assert not of(scene.do(ev.Tick(), after=9), do.Kill)
-    assert [kill.key for kill in of(scene.do(ev.Tick(), after=2), do.Kill)] == [key]
-
-
-def test_pause_ok_follows_the_written_frame() -> None:
-    scene = attached()
-    scene.sent()
-    effects = scene.do(ev.PauseSoon(1.0))
-    assert of(effects, do.SendFrame)[0].frame.paused
-    assert do.TellLauncher(PauseOk()) not in effects
-    assert do.TellLauncher(PauseOk()) in scene.sent()
-
-
-def test_pause_ok_does_not_wait_for_a_slow_connection() -> None:
-    scene = attached()
-    scene.do(ev.PauseSoon(1.0))
-    assert do.TellLauncher(PauseOk()) in scene.do(ev.Tick(), after=0.041)
-    assert do.TellLauncher(PauseOk()) not in scene.sent()
-
-
-def test_pause_ok_comes_at_once_without_a_connection() -> None:
-    scene = Scene()
-    assert do.TellLauncher(PauseOk()) in scene.do(ev.PauseSoon(1.0))
-
-
-def test_after_a_pause_the_pilot_attaches_again_unpaused() -> None:
-    scene = attached()
-    scene.start(1)
-    scene.do(ev.PauseSoon(1.0))
-    effects = scene.do(ev.Resumed())
-    assert [type(e) for e in effects if isinstance(e, do.Disconnect | do.Connect)] == [
-        do.Disconnect,
-        do.Connect,
-    ]
-    frame = of(scene.do(ev.Connected()), do.SendFrame)[0].frame
-    assert not frame.paused
-    assert len(frame.holding) == 1
-
-
-def test_a_pause_that_never_comes_is_forgotten() -> None:
-    scene = attached()
-    scene.do(ev.PauseSoon(1.0))
-    scene.sent()
-    scene.do(ev.Tick(), after=6.1)
-    assert not scene.last_frame.paused
-
-
-def test_a_clock_jump_means_a_new_attach() -> None:
-    scene = attached()
-    assert of(scene.do(ev.ClockJumped(3600.0)), do.Connect)
 
 
 def test_a_restarted_agent_reports_what_it_had_as_the_hosts_fault() -> None:
