@@ -39,7 +39,7 @@ class Evidence:
 
 async def gather(client: Client, ledger: Ledger, receipt_files: Sequence[Path]) -> Evidence:
     """Waits until all that was acknowledged has ended and every receipt is delivered."""
-    await programs.eventually(lambda: _all_ended(client, ledger), END_SECONDS, "all jobs' end")
+    await ended(client, ledger)
     jobs = [await client.jobs.show(one.id) for one in (await client.jobs.list()).items]
     receipts = (await client.credit.receipts()).items
     due = {one.statement.id for one in receipts}
@@ -63,11 +63,22 @@ async def gather(client: Client, ledger: Ledger, receipt_files: Sequence[Path]) 
     )
 
 
-async def _all_ended(client: Client, ledger: Ledger) -> bool:
-    jobs = {job.id: job for job in (await client.jobs.list()).items}
-    there = all(job in jobs and jobs[job].state.final for job in ledger.acknowledged)
-    scheduled = [job for job in jobs.values() if job.experiment == SCHEDULED]
-    return there and (not ledger.upstream or any(job.state.final for job in scheduled))
+async def ended(client: Client, ledger: Ledger) -> None:
+    """Raises AssertionError that says which jobs have not."""
+    left: list[str] = []
+
+    async def all_ended() -> bool:
+        jobs = {job.id: job for job in (await client.jobs.list()).items}
+        states = {job: jobs[job].state if job in jobs else None for job in ledger.acknowledged}
+        left[:] = [f"{job} {state}" for job, state in states.items() if not (state and state.final)]
+        final = [job for job in jobs.values() if job.experiment == SCHEDULED and job.state.final]
+        left.extend(ledger.upstream[len(final) :])
+        return not left
+
+    try:
+        await programs.eventually(all_ended, END_SECONDS)
+    except AssertionError:
+        raise AssertionError(f"not ended after {END_SECONDS:.0f} s: {', '.join(left)}") from None
 
 
 def kept_receipts(files: Sequence[Path]) -> list[Receipt]:
@@ -80,13 +91,13 @@ def _first_line(path: Path) -> str:
         return file.readline().strip()
 
 
-def violations(evidence: Evidence, ledger: Ledger, may_fail: Sequence[str] = ()) -> list[str]:
-    """What was promised and is not so; `may_fail` are jobs that a full disk may have ended."""
+def violations(evidence: Evidence, ledger: Ledger) -> list[str]:
+    """What was promised and is not so."""
     found: list[str] = []
     jobs = {job.id: job for job in evidence.jobs}
     found += [f"lost: {job} is not there" for job in ledger.acknowledged if job not in jobs]
     extra = Counter(job.experiment for job in evidence.jobs if job.id not in ledger.acknowledged)
-    if extra != Counter({SCHEDULED: 1} if ledger.upstream else {}):
+    if extra != Counter([SCHEDULED] * len(ledger.upstream)):
         found.append(f"submitted twice: jobs that nobody asked for: {dict(extra)}")
     for job in evidence.jobs:
         found += _of_job(job, evidence)
@@ -133,15 +144,17 @@ def _of_payloads(ledger: Ledger) -> list[str]:
 
 
 async def of_scheduler(scheduler: FileScheduler, ledger: Ledger) -> list[str]:
-    """The scheduler hears of the end soon after the users."""
+    """It hears of the end soon after the users."""
 
-    def told() -> bool:
-        return bool(scheduler.read()[ledger.upstream]["state"] == "succeeded")
+    def untold() -> list[str]:
+        jobs = scheduler.read()
+        states = {name: jobs.get(name, {}).get("state") for name in ledger.upstream}
+        return [f"{name}: {state}" for name, state in states.items() if state != "succeeded"]
 
     try:
-        await programs.eventually(told, END_SECONDS, "the scheduler's news")
+        await programs.eventually(lambda: not untold(), END_SECONDS)
     except AssertionError:
-        return [f"the scheduler was told {scheduler.read()[ledger.upstream]['state']!r}"]
+        return [f"the scheduler was not told: {', '.join(untold())}"]
     return []
 
 

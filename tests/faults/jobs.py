@@ -16,15 +16,19 @@ SCHEDULED = "scheduled"
 """The experiment whose jobs come from a scheduler of its own."""
 INPUT_BYTES = 1 << 20
 RESULT_BYTES = 1 << 20
+ANSWER_SECONDS = 60.0
 SCRIPT = """
 say() { echo "$COPILOT_JOB $COPILOT_ATTEMPT $1 $$" >>"$log"; }
 log=$1 go=$2 size=$3
 say start
+if [ "$COPILOT_ATTEMPT" = 1 ]; then eval "$4"; fi
 until [ -e "$go" ]; do sleep 0.05; done
 { echo "$COPILOT_JOB $COPILOT_ATTEMPT"; head -c "$size" /dev/zero; } >result
 say end
 """
 """Says when it begins and ends, waits for a file, writes who made the result."""
+NOWHERE = "/dev/null"
+"""Exists in every VM: no log is written, and nobody is waited for."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,14 @@ class Line:
 
 @dataclass
 class Ledger:
-    """What the experiment knows by itself."""
+    """What the experiment knows by itself. In a VM its jobs can write no log here."""
 
     directory: Path
+    in_a_vm: bool = False
     acknowledged: list[JobId] = field(default_factory=list)
     """Submissions that were answered."""
-    subject: str = ""
-    """The job at whose steps the fault strikes."""
-    upstream: str = ""
-    """The job that the experiment's own scheduler has, by its own name."""
+    upstream: list[str] = field(default_factory=list)
+    """Jobs that the experiment's own scheduler has, by its own names."""
     keys: int = 0
 
     @property
@@ -63,29 +66,34 @@ class Ledger:
         found = [line.split() for line in text.splitlines()]
         return [Line(job, int(attempt), word, int(pid)) for job, attempt, word, pid in found]
 
-    def specification(self, experiment: str = programs.EXPERIMENT, **more: object) -> JobSpec:
-        """A job that does not wait, unless `more` says otherwise."""
-        go, size = more.pop("go", "/dev/null"), more.pop("size", 100)
+    def specification(self, name: str = "bystander", first: str = "", **more: object) -> JobSpec:
+        """A small job that does not wait; its first attempt runs the shell's words `first`."""
+        go, size = more.pop("go", NOWHERE), more.pop("size", 100)
+        log = NOWHERE if self.in_a_vm else self.log
+        words = ("/bin/sh", "-c", SCRIPT, "x", str(log), str(go), str(size), first)
         data = {
-            "experiment": experiment,
-            "command": ("/bin/sh", "-c", SCRIPT, "x", str(self.log), str(go), str(size)),
+            "experiment": programs.EXPERIMENT,
+            "name": name,
+            "command": words,
             "outputs": [{"name": RESULT}],
             "requirements": {"memory_mib": 64, "disk_mib": 16},
             **more,
         }
         return JobSpec.model_validate(data)
 
-    async def subject_with_input(self, client: Client, *, waits: bool) -> JobId:
-        """With an input and a result large enough to be cut in half."""
-        path = self.directory / INPUT
-        path.write_bytes(bytes(range(256)) * (INPUT_BYTES // 256))
+    async def subject(self, client: Client, name: str, *, waits: bool, first: str) -> JobId:
+        """Submits one with an input and a result large enough to be cut in half.
+
+        `waits`: its payload goes on when `go` is there; in a VM it needs no telling.
+        """
+        path = self.directory / f"{INPUT}-{name}"  # a pilot that has it would not fetch it again
+        path.write_bytes(name.encode().ljust(32) * (INPUT_BYTES // 32))
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         await client.files.upload(path, sha256)
         file = InputFile(name=INPUT, sha256=sha256, size=INPUT_BYTES)
-        go = self.go if waits else "/dev/null"
-        spec = self.specification(inputs=[file.model_dump()], go=go, size=RESULT_BYTES)
-        self.subject = await self.submit(client, spec)
-        return self.subject
+        go = self.go if waits and not self.in_a_vm else NOWHERE
+        more = {"inputs": [file.model_dump()], "go": go, "size": RESULT_BYTES}
+        return await self.submit(client, self.specification(name, first, **more))
 
     async def submit(self, client: Client, spec: JobSpec) -> JobId:
         """Tries with one key until it is answered."""
@@ -100,9 +108,12 @@ class Ledger:
             self.acknowledged.append(reply.jobs[0])
             return True
 
-        await programs.eventually(tried, 60, "an answer to a submission")
+        await programs.eventually(tried, ANSWER_SECONDS, "an answer to a submission")
         return self.acknowledged[-1]
 
-    async def schedule(self, scheduler: FileScheduler) -> None:
-        """While no manager runs: scheduler and manager write the same file."""
-        self.upstream = await scheduler.put(self.specification(SCHEDULED))
+    async def schedule(self, scheduler: FileScheduler) -> str:
+        """Gives a job to the scheduler; again if the manager's adapter wrote at the same moment."""
+        spec = self.specification("scheduled", experiment=SCHEDULED)
+        ident = await scheduler.put(spec)
+        self.upstream.append(ident)
+        return ident

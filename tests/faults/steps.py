@@ -4,9 +4,10 @@ Most are seen on the wire (`Trap`). What happens inside the manager is caught by
 see `hooks`) that the built packages do not contain; what happens in the payload by a file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
 from tests.faults.hooks import FINISH, TOLD, Point
@@ -15,6 +16,11 @@ from tests.faults.wire import Seen
 
 INPUT = "input"
 RESULT = "result"
+
+
+class HasJob(Protocol):
+    @property
+    def job(self) -> str: ...
 
 
 class Step(StrEnum):
@@ -48,6 +54,24 @@ MEANING = {
 }
 
 
+class Subject:
+    """The job at whose step the fault strikes; its id is learned from its offer."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.job = ""
+
+    def offered(self, seen: Seen) -> bool:
+        for offer in seen.frame.offers if isinstance(seen.frame, ManagerFrame) else ():
+            if offer.spec.name == self.name:
+                self.job = offer.job
+                return True
+        return False
+
+    def among(self, things: Iterable[HasJob]) -> bool:
+        return any(one.job == self.job for one in things)
+
+
 @dataclass(frozen=True)
 class Stop:
     """How the world is stopped at a step."""
@@ -58,120 +82,101 @@ class Stop:
     """The payload waits for a file."""
 
 
-def stop_at(step: Step, job: Callable[[], str]) -> Stop:
-    """`job` gives the subject's id, once it is known."""
-    if step is Step.RUNNING:
-        return Stop(running=True)
-    if step is Step.REPORTED:
-        return Stop(point=FINISH)
-    if step is Step.TOLD:
-        return Stop(point=TOLD)
-    if step is Step.CREDITED:
-        return Stop(trap=Trap(ReceiptKept(job)))
-    if step is Step.ACKNOWLEDGED:
-        return Stop(trap=Trap(_fetches(), _holds(job)))
-    return Stop(trap=Trap(_TRAPS[step](job)))
-
-
 Looks = Callable[[Seen], bool]
 
 
-def _asks(job: Callable[[], str]) -> Looks:
-    def look(seen: Seen) -> bool:
-        return isinstance(seen.frame, PilotFrame) and seen.frame.wants.cores > 0
+def stop_at(step: Step, subject: Subject) -> Stop:
+    if step is Step.RUNNING:
+        return Stop(running=True)
+    if step in _POINTS:
+        return Stop(point=_POINTS[step])
+    look = _LOOKS[step](subject)
+    needed = _held(subject) if step is Step.ACKNOWLEDGED else None
 
-    return look
+    def learning(seen: Seen) -> bool:
+        subject.offered(seen)
+        return look(seen)
 
-
-def _offers(job: Callable[[], str]) -> Looks:
-    def look(seen: Seen) -> bool:
-        frame = seen.frame
-        return isinstance(frame, ManagerFrame) and any(one.job == job() for one in frame.offers)
-
-    return look
-
-
-def _holds(job: Callable[[], str]) -> Looks:
-    def look(seen: Seen) -> bool:
-        frame = seen.frame
-        return isinstance(frame, PilotFrame) and any(one.job == job() for one in frame.holding)
-
-    return look
+    return Stop(trap=Trap(learning, needed))
 
 
-def _fetches() -> Looks:
+def _asked(subject: Subject) -> Looks:
+    return lambda seen: isinstance(seen.frame, PilotFrame) and seen.frame.wants.cores > 0
+
+
+def _offered(subject: Subject) -> Looks:
+    return subject.offered
+
+
+def _held(subject: Subject) -> Looks:
+    return lambda seen: isinstance(seen.frame, PilotFrame) and subject.among(seen.frame.holding)
+
+
+def _fetched(subject: Subject) -> Looks:
     """The subject alone has an input."""
-
-    def look(seen: Seen) -> bool:
-        return seen.request.method == "GET" and "/files/" in seen.request.path and not seen.moved
-
-    return look
+    return lambda seen: _is_file(seen, "GET") and not seen.moved
 
 
-def _half_fetched(job: Callable[[], str]) -> Looks:
-    def look(seen: Seen) -> bool:
-        return seen.request.method == "GET" and _half(seen)
-
-    return look
+def _half_fetched(subject: Subject) -> Looks:
+    return lambda seen: _is_file(seen, "GET") and _half(seen)
 
 
-def _half_stored(job: Callable[[], str]) -> Looks:
+def _half_stored(subject: Subject) -> Looks:
     def look(seen: Seen) -> bool:
         path = seen.request.path.partition("?")[0]
-        mine = job() in path and path.endswith(f"/{RESULT}")
-        return seen.request.method == "PUT" and mine and _half(seen)
+        mine = bool(subject.job) and subject.job in path and path.endswith(f"/{RESULT}")
+        return mine and seen.request.method == "PUT" and _half(seen)
 
     return look
+
+
+def _first_stored(subject: Subject) -> Looks:
+    def look(seen: Seen) -> bool:
+        mine = bool(subject.job) and subject.job in seen.request.path
+        return mine and seen.request.method in ("HEAD", "PUT")
+
+    return look
+
+
+def _is_file(seen: Seen, method: str) -> bool:
+    return seen.request.method == method and "/files/" in seen.request.path
 
 
 def _half(seen: Seen) -> bool:
     return seen.total > 0 and seen.moved * 2 >= seen.total
 
 
-def _stores(job: Callable[[], str]) -> Looks:
-    def look(seen: Seen) -> bool:
-        return seen.request.method in ("HEAD", "PUT") and job() in seen.request.path
-
-    return look
+def _reported(subject: Subject) -> Looks:
+    return lambda seen: isinstance(seen.frame, PilotFrame) and subject.among(seen.frame.reports)
 
 
-def _reports(job: Callable[[], str]) -> Looks:
-    def look(seen: Seen) -> bool:
-        frame = seen.frame
-        return isinstance(frame, PilotFrame) and any(one.job == job() for one in frame.reports)
-
-    return look
+def _judged(subject: Subject) -> Looks:
+    return lambda seen: isinstance(seen.frame, ManagerFrame) and subject.among(seen.frame.verdicts)
 
 
-def _judges(job: Callable[[], str]) -> Looks:
-    def look(seen: Seen) -> bool:
-        frame = seen.frame
-        return isinstance(frame, ManagerFrame) and any(one.job == job() for one in frame.verdicts)
-
-    return look
-
-
-class ReceiptKept:
+def _credited(subject: Subject) -> Looks:
     """The pilot says that it has kept the subject's receipt."""
+    receipts: set[str] = set()
 
-    def __init__(self, job: Callable[[], str]) -> None:
-        self._job = job
-        self._receipts: set[str] = set()
-
-    def __call__(self, seen: Seen) -> bool:
+    def look(seen: Seen) -> bool:
         if isinstance(seen.frame, ManagerFrame):
             mine = (one.statement for one in seen.frame.receipts)
-            self._receipts |= {one.id for one in mine if one.job == self._job()}
+            receipts.update(one.id for one in mine if one.job == subject.job)
         kept = seen.frame.receipts_kept if isinstance(seen.frame, PilotFrame) else ()
-        return not self._receipts.isdisjoint(kept)
+        return not receipts.isdisjoint(kept)
+
+    return look
 
 
-_TRAPS: dict[Step, Callable[[Callable[[], str]], Looks]] = {
-    Step.ASKED: _asks,
-    Step.GRANTED: _offers,
+_POINTS = {Step.REPORTED: FINISH, Step.TOLD: TOLD}
+_LOOKS: dict[Step, Callable[[Subject], Looks]] = {
+    Step.ASKED: _asked,
+    Step.GRANTED: _offered,
+    Step.ACKNOWLEDGED: _fetched,
     Step.STAGE_IN: _half_fetched,
-    Step.EXITED: _stores,
+    Step.EXITED: _first_stored,
     Step.UPLOADING: _half_stored,
-    Step.UPLOADED: _reports,
-    Step.COMMITTED: _judges,
+    Step.UPLOADED: _reported,
+    Step.COMMITTED: _judged,
+    Step.CREDITED: _credited,
 }

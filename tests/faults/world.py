@@ -1,19 +1,21 @@
-"""The processes of one cell: a manager, a link, pilots; each in a directory of the cell's own."""
+"""The processes of a cell: a manager, a link, pilots; each in a directory of the cell's own."""
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.demo.processes import Process
+from deploy.demo.processes import Process, call
 from job_manager_adapter.client import Client
 from tests.faults.hooks import POINTS, Hooks, Point
 from tests.faults.jobs import SCHEDULED, Ledger
-from tests.faults.matrix import HEARTBEAT_SECONDS, LEASE_SECONDS
+from tests.faults.matrix import HEARTBEAT_SECONDS, LEASE_SECONDS, Victim
 from tests.faults.proxy import Link
-from tests.harness import programs
+from tests.harness import programs, scripted_vm, vm
 from tests.harness.reference_adapter import FileScheduler
 
 SETTINGS = """
@@ -25,6 +27,8 @@ options = {{ path = "{path}", poll_seconds = 0.2 }}
 """
 FREE_SPACE_MIB = 8
 AGENT_OPTIONS = ("--cores", "4")
+VM_OPTIONS = ("--cpus", "2", "--memory", "512", "--disk", "512")
+SMALL_DISK_MIB = 64
 
 
 @dataclass
@@ -85,6 +89,18 @@ def send(process: Process | None, number: signal.Signals) -> None:
         os.kill(process.pid, number)
 
 
+@asynccontextmanager
+async def small_disk(directory: Path) -> AsyncIterator[None]:
+    """A disk of its own in this directory; needs root."""
+    directory.mkdir(parents=True, exist_ok=True)
+    options = f"size={SMALL_DISK_MIB}m,mode=0700"
+    await call(("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)))
+    try:
+        yield
+    finally:
+        await call(("umount", str(directory)))
+
+
 @dataclass
 class World:
     root: Path
@@ -94,16 +110,50 @@ class World:
     ledger: Ledger
     client: Client
     agents: list[programs.AgentProgram] = field(default_factory=list)
+    host: vm.VmProgram | None = None
+    """Where pilots run in a VM, there are no `agents`."""
+    small: Victim | None = None
+    """Whose directory is a small disk of its own."""
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def start_pilot(self) -> None:
+        """The first one, or another beside it."""
+        if self.ledger.in_a_vm:
+            await self._start_host()
+        else:
+            await (await self.add_agent()).start()
 
     async def add_agent(self) -> programs.AgentProgram:
         """Enrolled, not started."""
         state = self.root / f"agent-{len(self.agents)}"
+        if self.small is Victim.AGENT:
+            await self._stack.enter_async_context(small_disk(state))
         secret = await self.manager.enrolment()
         agent = programs.AgentProgram(self.manager, state, secret, AGENT_OPTIONS)
         self._stack.push_async_callback(agent.stop)
         self.agents.append(agent)
         return agent
+
+    async def _start_host(self) -> None:
+        secret = await self.manager.enrolment()
+        home = Path(tempfile.mkdtemp(prefix="vml-"))  # short enough for a socket
+        self._stack.callback(shutil.rmtree, home)
+        image = scripted_vm.built_image()
+        self.host = vm.VmProgram(self.manager, home / "state", secret, image, VM_OPTIONS)
+        self._stack.push_async_callback(self._stop_host, self.host)
+        await self.host.start()
+
+    async def _stop_host(self, host: vm.VmProgram) -> None:
+        await host.stop()
+        left = vm.left_behind(host.state) - {"receipts.jsonl"}
+        if left or programs.naming(host.state):
+            raise AssertionError(f"the launcher left {left}, {programs.naming(host.state)}")
+
+    @property
+    def receipt_files(self) -> list[Path]:
+        """Volunteers' disks."""
+        states = [self.host.state] if self.host else [agent.state for agent in self.agents]
+        return [state / "receipts.jsonl" for state in states]
 
     def arm(self, point: Point, text: str) -> None:
         self._hooks.arm(point, text)
@@ -113,7 +163,7 @@ class World:
             process = self.manager.process
             return self._hooks.reached(point) and process is not None and stopped(process.pid)
 
-        await programs.eventually(there, 30, f"the manager at {point.name}")
+        await programs.eventually(there, 150, f"the manager at {point.name}")
 
     @property
     def _hooks(self) -> Hooks:
@@ -126,18 +176,28 @@ class World:
         later = (agent.process for agent in self.agents[1:])
         return any(one is not None and one.running and owns(one.pid, port) for one in later)
 
-    async def close(self) -> None:
-        """Whatever was stopped goes on first, or it could not end."""
+    def wake(self) -> None:
+        """Whatever was stopped goes on, or it could not end."""
         for process in (self.manager.process, *(agent.process for agent in self.agents)):
             send(process, signal.SIGCONT)
+        if self.host is not None:
+            send(self.host.process, signal.SIGCONT)
+            with suppress(FileNotFoundError, AssertionError, ProcessLookupError):
+                os.kill(self.host.hypervisor(), signal.SIGCONT)
+
+    async def close(self) -> None:
+        self.wake()
+        self.link.go_on()
         await self._stack.aclose()
 
 
 @asynccontextmanager
-async def world(root: Path) -> AsyncIterator[World]:
+async def world(
+    root: Path, *, in_a_vm: bool = False, small: Victim | None = None
+) -> AsyncIterator[World]:
     """A running manager and its link. Nothing that names `root` runs afterwards."""
     root.mkdir(parents=True)
-    scheduler, ledger = FileScheduler(root / "scheduler.json"), Ledger(root)
+    scheduler, ledger = FileScheduler(root / "scheduler.json"), Ledger(root, in_a_vm)
     await ledger.schedule(scheduler)
     try:
         async with AsyncExitStack() as stack:
@@ -145,11 +205,13 @@ async def world(root: Path) -> AsyncIterator[World]:
             await link.start()
             stack.push_async_callback(link.stop)
             manager = _manager(root, link, port, scheduler)
+            if small is Victim.MANAGER:
+                await stack.enter_async_context(small_disk(manager.data))
             stack.push_async_callback(manager.stop)
             await manager.start()
             client = Client(manager.own_url, manager.token)
             await stack.enter_async_context(client)
-            made = World(root, link, manager, scheduler, ledger, client)
+            made = World(root, link, manager, scheduler, ledger, client, small=small)
             stack.push_async_callback(made.close)
             yield made
     finally:
