@@ -26,6 +26,11 @@ def rss_bytes(pid: int, field: str = "VmRSS") -> int:
     raise LookupError(f"process {pid} has no {field}")
 
 
+def forget_peak(pid: int) -> None:
+    """Lets VmHWM begin anew (proc(5), clear_refs)."""
+    (PROC / str(pid) / "clear_refs").write_text("5")
+
+
 def descendants(pid: int) -> list[int]:
     """Living processes below `pid`, in no order."""
     children: dict[int, list[int]] = {}
