@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from copilot_agent.protocol.errors import ErrorCode
-from copilot_agent.protocol.frames import Report, VerdictKind
+from copilot_agent.protocol.frames import VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
@@ -90,7 +90,7 @@ class MemoryStore(MemoryFleet):
             return r.Finished(judgement.verdict, judgement.reason)
         ending = judgement.ending
         receipt = item.receipt if ending.state is JobState.SUCCEEDED else None
-        self._end(entry, ending, item.at, report.message, report, receipt)
+        self._end(entry, ending, item.at, report.message, item, receipt)
         self.count_result(standing.pilot, ending.outcome)
         if receipt:
             self.grant(receipt)
@@ -120,7 +120,7 @@ class MemoryStore(MemoryFleet):
         ending: core.Ending,
         at: float,
         message: str,
-        report: Report | None = None,
+        finish: r.Finish | None = None,
         receipt: Receipt | None = None,
     ) -> None:
         tried = entry.attempts[entry.row.attempt]
@@ -133,9 +133,11 @@ class MemoryStore(MemoryFleet):
             message=message,
             granted=receipt.statement.granted if receipt else None,
         )
-        if report is not None:
+        if finish is not None:
+            report = finish.report
             tried = replace(
                 tried,
+                started_at=tried.started_at or finish.started_at,
                 accepted=True,
                 exit_code=report.exit_code,
                 signal=report.signal,

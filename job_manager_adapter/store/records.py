@@ -121,6 +121,8 @@ class Finish:
     report: Report
     at: float
     receipt: Receipt | None = None
+    started_at: float | None = None
+    """When the attempt began to run, where no `Start` said it before."""
 
 
 @dataclass(frozen=True, slots=True)

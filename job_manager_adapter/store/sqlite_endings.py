@@ -4,34 +4,15 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from copilot_agent.protocol.frames import Report
 from copilot_agent.protocol.job import JobState, Outcome
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
+from job_manager_adapter.store import sqlite_statements as sql
+from job_manager_adapter.store.records import Finish
 from job_manager_adapter.store.rows import OUTPUTS
-
-_STANDING = """
-SELECT j.sequence, j.experiment, j.class, j.priority, j.state, j.attempt, j.max_attempts,
-    j.charged, j.uncharged, j.started_at, a.pilot, a.ended_at, a.accepted
-FROM jobs j JOIN attempts a ON a.job = j.sequence AND a.attempt = ? WHERE j.id = ?"""
-_END_JOB = """
-UPDATE jobs SET state = ?, charged = charged + ?, uncharged = uncharged + ?, pilot = NULL,
-    failure_class = ?, message = ?, changed_at = ? WHERE sequence = ?"""
-_END_ATTEMPT = """
-UPDATE attempts SET started_at = ?, ended_at = ?, outcome = ?, failure_class = ?, charged = ?,
-    accepted = ?, exit_code = ?, signal = ?, message = ?, usage = ?, outputs = ?, granted = ?
-WHERE job = ? AND attempt = ?"""
-_LATE = "UPDATE attempts SET late = ? WHERE job = ? AND attempt = ? AND late IS NULL"
-_INSERT_RECEIPT = """
-INSERT INTO receipts (id, job, experiment, launcher_key, body) VALUES (?, ?, ?, ?, ?)"""
-_LEDGER = """
-INSERT INTO ledger (experiment, granted, receipts, cpu_seconds) VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET granted = granted + excluded.granted,
-    receipts = receipts + excluded.receipts, cpu_seconds = cpu_seconds + excluded.cpu_seconds"""
-_HOST_CREDIT = """
-UPDATE hosts SET jobs_succeeded = jobs_succeeded + ?, granted = granted + ?
-WHERE launcher_key = ?"""
+from job_manager_adapter.store.sqlite_sets import read, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +37,8 @@ class Endings:
     attempts: list[tuple[object, ...]] = field(default_factory=list)
     late: list[tuple[object, ...]] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
-    succeeded: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    """Succeeded and failed attempts by pilot."""
     touched: set[str] = field(default_factory=set)
 
     def add(
@@ -66,58 +47,49 @@ class Endings:
         ending: core.Ending,
         at: float,
         message: str,
-        report: Report | None = None,
+        finish: Finish | None = None,
         receipt: Receipt | None = None,
     ) -> None:
+        """`finish` is what the pilot said, if it said anything."""
         self.touched.add(found.job)
-        self.jobs.append(
-            (
-                ending.state,
-                int(ending.charged),
-                int(not ending.charged),
-                ending.failure_class,
-                message,
-                at,
-                found.sequence,
-            )
-        )
+        report, failure = finish and finish.report, ending.failure_class
+        state, charged = ending.state, int(ending.charged)
+        self.jobs.append((found.sequence, state, charged, failure, message, at))
         self.attempts.append(
             (
-                found.started_at,
-                at,
-                ending.outcome,
-                ending.failure_class,
-                int(ending.charged and ending.failure_class is not None),
-                int(report is not None),
-                report.exit_code if report else None,
-                report.signal if report else None,
-                message,
-                report.usage.model_dump_json() if report else None,
-                OUTPUTS.dump_json(report.outputs).decode() if report else None,
-                receipt.statement.granted if receipt else None,
                 found.sequence,
                 found.attempt,
+                found.started_at or (finish and finish.started_at),
+                at,
+                ending.outcome,
+                failure,
+                int(ending.charged and failure is not None),
+                int(report is not None),
+                report and report.exit_code,
+                report and report.signal,
+                message,
+                report and report.usage.model_dump_json(exclude_defaults=True),
+                report and OUTPUTS.dump_json(report.outputs).decode(),
+                receipt and receipt.statement.granted,
             )
         )
         if receipt:
             self.receipts.append(receipt)
-        if ending.outcome is Outcome.SUCCEEDED:
-            self.succeeded[found.standing.pilot] += 1
-        elif ending.outcome is Outcome.FAILED:
-            self.failed[found.standing.pilot] += 1
+        self._count(found.standing.pilot, ending.outcome)
+
+    def _count(self, pilot: str, outcome: Outcome) -> None:
+        counts = self.counts.setdefault(pilot, [0, 0])
+        counts[0] += outcome is Outcome.SUCCEEDED
+        counts[1] += outcome is Outcome.FAILED
 
     def write(self, connection: sqlite3.Connection) -> None:
-        connection.executemany(_END_JOB, self.jobs)
-        connection.executemany(_END_ATTEMPT, self.attempts)
-        connection.executemany(_LATE, self.late)
-        connection.executemany(_INSERT_RECEIPT, map(_receipt_row, self.receipts))
-        connection.executemany(_LEDGER, _ledger_rows(self.receipts))
-        connection.executemany(_HOST_CREDIT, _host_rows(self.receipts))
-        for column, counts in (("jobs_succeeded", self.succeeded), ("jobs_failed", self.failed)):
-            connection.executemany(
-                f"UPDATE pilots SET {column} = {column} + ? WHERE id = ?",  # noqa: S608
-                [(count, pilot) for pilot, count in counts.items()],
-            )
+        write(connection, sql.END_JOBS, self.jobs)
+        write(connection, sql.END_ATTEMPTS, self.attempts)
+        connection.executemany(sql.LATE, self.late)
+        write(connection, sql.INSERT_RECEIPTS, [_receipt_row(each) for each in self.receipts])
+        connection.executemany(sql.LEDGER, _ledger_rows(self.receipts))
+        write(connection, sql.HOST_CREDIT, _host_rows(self.receipts))
+        write(connection, sql.PILOT_COUNTS, [(pilot, *two) for pilot, two in self.counts.items()])
 
 
 def _receipt_row(receipt: Receipt) -> tuple[object, ...]:
@@ -136,21 +108,28 @@ def _ledger_rows(receipts: Sequence[Receipt]) -> Iterator[tuple[object, ...]]:
     return ((experiment, row[0], int(row[1]), row[2]) for experiment, row in sums.items())
 
 
-def _host_rows(receipts: Sequence[Receipt]) -> Iterator[tuple[object, ...]]:
+def _host_rows(receipts: Sequence[Receipt]) -> list[tuple[object, ...]]:
     jobs: Counter[str] = Counter()
     sums: dict[str, float] = defaultdict(float)
     for receipt in receipts:
         jobs[receipt.statement.launcher] += 1
         sums[receipt.statement.launcher] += receipt.statement.granted
-    return ((jobs[launcher], sums[launcher], launcher) for launcher in jobs)
+    return [(launcher, jobs[launcher], sums[launcher]) for launcher in jobs]
 
 
-def find(connection: sqlite3.Connection, job: str, attempt: int) -> Found | None:
-    row = connection.execute(_STANDING, (attempt, job)).fetchone()
-    if row is None:
-        return None
-    (sequence, experiment, klass, priority, state, newest, limit, charged, uncharged) = row[:9]
-    started_at, pilot, ended_at, accepted = row[9:]
+def find(connection: sqlite3.Connection, keys: Sequence[tuple[str, int]]) -> list[Found | None]:
+    """By (job, attempt)."""
+    found: list[Found | None] = [None] * len(keys)
+    rows = [(at, *key) for at, key in enumerate(keys)]
+    for row in read(connection, sql.STANDING, rows):
+        job, attempt = keys[row[0]]
+        found[row[0]] = _found(job, attempt, row)
+    return found
+
+
+def _found(job: str, attempt: int, row: Sequence[Any]) -> Found:
+    (_, sequence, experiment, klass, priority, state, newest, limit, charged, uncharged) = row[:10]
+    started_at, pilot, ended_at, accepted = row[10:]
     standing = core.Standing(
         state=JobState(state),
         max_attempts=limit,

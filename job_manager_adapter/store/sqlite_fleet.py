@@ -18,6 +18,8 @@ from job_manager_adapter.store.records import (
     TokenRow,
 )
 from job_manager_adapter.store.sqlite_jobs import JobWrites
+from job_manager_adapter.store.sqlite_sets import write
+from job_manager_adapter.store.sqlite_statements import RECEIPTS_KEPT
 
 
 class FleetWrites:
@@ -219,9 +221,7 @@ class FleetWrites:
     def receipts_kept(
         self, connection: sqlite3.Connection, many: Sequence[tuple[str, str]]
     ) -> list[None]:
-        connection.executemany(
-            "UPDATE receipts SET kept = 1 WHERE launcher_key = ? AND id = ? AND kept = 0", many
-        )
+        write(connection, RECEIPTS_KEPT, many)
         return [None] * len(many)
 
     def append_journal(

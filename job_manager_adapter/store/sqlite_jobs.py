@@ -10,6 +10,7 @@ from copilot_agent.protocol.frames import VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState, Requirements
 from job_manager_adapter.core import attempts as core
 from job_manager_adapter.core.matching import RequirementClass
+from job_manager_adapter.store import sqlite_statements as sql
 from job_manager_adapter.store.records import (
     Cancelled,
     Claim,
@@ -27,19 +28,8 @@ from job_manager_adapter.store.records import (
     Waiting,
 )
 from job_manager_adapter.store.sqlite_endings import Endings, Found, find
+from job_manager_adapter.store.sqlite_sets import read_one, write
 
-_INSERT_JOB = """
-INSERT INTO jobs (sequence, id, batch, experiment, class, name, priority, max_attempts,
-    pause_seconds, reference_cpu_seconds, submitted_at, changed_at, labels, upstream)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_NEXT = """
-SELECT sequence, id, attempt + 1, priority, pause_seconds, reference_cpu_seconds, spec
-FROM jobs JOIN specs USING (sequence)
-WHERE state = 'waiting' AND class = ? ORDER BY priority DESC, sequence LIMIT ?"""
-_LEASE = """
-UPDATE jobs SET state = 'leased', attempt = ?, pilot = ?, started_at = NULL, changed_at = ?
-WHERE sequence = ?"""
-_INSERT_ATTEMPT = "INSERT INTO attempts (job, attempt, pilot, leased_at) VALUES (?, ?, ?, ?)"
 _START = """
 UPDATE jobs SET state = 'running', started_at = ?, changed_at = ?
 WHERE id = ? AND attempt = ? AND pilot = ? AND state = 'leased'"""
@@ -78,8 +68,8 @@ class JobWrites:
             results.append(Submitted(submission.batch, ids, True, tuple(counts.values())))
             if submission.key is not None:
                 _remember(connection, submission, ids)
-        connection.executemany(_INSERT_JOB, jobs)
-        connection.executemany("INSERT INTO specs VALUES (?, ?)", specs)
+        write(connection, sql.INSERT_JOBS, jobs)
+        write(connection, sql.INSERT_SPECS, specs)
         return results
 
     def _intern(
@@ -119,16 +109,12 @@ class JobWrites:
         }
         results = [_take(claim, rows[claim.klass]) for claim in many]
         taken = [
-            (got, claim.pilot)
+            (got.sequence, got.attempt, claim.pilot, got.at)
             for claim, claimed in zip(many, results, strict=True)
             for got in claimed
         ]
-        connection.executemany(
-            _LEASE, [(got.attempt, pilot, got.at, got.sequence) for got, pilot in taken]
-        )
-        connection.executemany(
-            _INSERT_ATTEMPT, [(got.sequence, got.attempt, pilot, got.at) for got, pilot in taken]
-        )
+        write(connection, sql.LEASE, taken)
+        write(connection, sql.INSERT_ATTEMPTS, taken)
         return results
 
     def start(self, connection: sqlite3.Connection, many: Sequence[Start]) -> list[bool]:
@@ -141,15 +127,14 @@ class JobWrites:
         ]
 
     def finish(self, connection: sqlite3.Connection, many: Sequence[Finish]) -> list[Finished]:
-        endings, results = Endings(), []
-        for item in many:
-            if item.report.job in endings.touched:  # the same job twice: judge what is written
-                endings.write(connection)
-                endings = Endings()
-            found = find(connection, item.report.job, item.report.attempt)
-            judgement = core.judge(found.standing if found else None, item.pilot, item.report)
-            results.append(self._finished(connection, endings, item, found, judgement))
-        endings.write(connection)
+        results: list[Finished] = []
+        for part in _distinct(many):
+            endings = Endings()
+            found = find(connection, [(item.report.job, item.report.attempt) for item in part])
+            for item, there in zip(part, found, strict=True):
+                judgement = core.judge(there.standing if there else None, item.pilot, item.report)
+                results.append(self._finished(connection, endings, item, there, judgement))
+            endings.write(connection)
         return results
 
     def _finished(
@@ -166,7 +151,7 @@ class JobWrites:
         if found is None or judgement.ending is None:
             return Finished(judgement.verdict, judgement.reason)
         receipt = item.receipt if judgement.ending.state is JobState.SUCCEEDED else None
-        endings.add(found, judgement.ending, item.at, item.report.message, item.report, receipt)
+        endings.add(found, judgement.ending, item.at, item.report.message, item, receipt)
         return Finished(
             VerdictKind.ACCEPTED,
             judgement.reason,
@@ -177,10 +162,10 @@ class JobWrites:
 
     def release(self, connection: sqlite3.Connection, many: Sequence[Release]) -> list[Released]:
         endings, results = Endings(), []
-        for item in many:
-            found = (
-                None if item.job in endings.touched else find(connection, item.job, item.attempt)
-            )
+        there = find(connection, [(item.job, item.attempt) for item in many])
+        for item, found in zip(many, there, strict=True):
+            if item.job in endings.touched:
+                found = None
             ending = core.end(found.standing, item.failure_class) if found else None
             if found is None or ending is None:
                 results.append(Released(item.job, item.attempt))
@@ -227,7 +212,7 @@ class JobWrites:
             waiting = Waiting(self.klass(connection, klass), priority, 1, sequence)
             _cancel_job(connection, sequence, item.at)
             return Cancelled(item.job, "", experiment, was, None, attempt, waiting)
-        found = find(connection, item.job, attempt)
+        (found,) = find(connection, [(item.job, attempt)])
         ending = core.end(found.standing, FailureClass.CANCELLED) if found else None
         if found and ending:
             endings = Endings()
@@ -273,6 +258,19 @@ class JobWrites:
         return [None] * len(many)
 
 
+def _distinct(many: Sequence[Finish]) -> Iterator[list[Finish]]:
+    """In parts that name no job twice, so that a later report is judged by what is written."""
+    part: list[Finish] = []
+    jobs: set[str] = set()
+    for item in many:
+        if item.report.job in jobs:
+            yield part
+            part, jobs = [], set()
+        part.append(item)
+        jobs.add(item.report.job)
+    yield part
+
+
 def _known(connection: sqlite3.Connection, submission: Submission) -> Submitted | None:
     row = connection.execute(
         "SELECT digest, batch, jobs FROM submissions WHERE owner = ? AND key = ?",
@@ -313,7 +311,6 @@ def _job_row(
         job.pause_seconds,
         job.reference_cpu_seconds,
         submission.at,
-        submission.at,
         json.dumps(dict(job.labels)) if job.labels else "{}",
         job.upstream,
     )
@@ -332,12 +329,12 @@ def _count(
 
 def _next(
     connection: sqlite3.Connection, klass: int, count: int, without: frozenset[str]
-) -> Iterator[tuple[Any, ...]]:
-    rows = connection.execute(_NEXT, (klass, count + len(without))).fetchall()
+) -> Iterator[list[Any]]:
+    rows = read_one(connection, sql.NEXT, (klass, count + len(without)))
     return (row for row in rows if row[1] not in without)
 
 
-def _take(claim: Claim, rows: Iterator[tuple[Any, ...]]) -> list[Claimed]:
+def _take(claim: Claim, rows: Iterator[list[Any]]) -> list[Claimed]:
     got = []
     for _ in range(claim.count):
         row = next(rows, None)
@@ -345,7 +342,10 @@ def _take(claim: Claim, rows: Iterator[tuple[Any, ...]]) -> list[Claimed]:
             break
         sequence, job, attempt, priority, pause, reference, spec = row
         got.append(
-            Claimed(job, sequence, attempt, claim.klass, priority, pause, reference, spec, claim.at)
+            Claimed(
+                *(job, sequence, attempt, claim.klass, priority, pause, reference),
+                *(spec.encode(), claim.at),
+            )
         )
     return got
 

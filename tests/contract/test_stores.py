@@ -240,6 +240,17 @@ async def test_only_the_holder_starts(store: Store) -> None:
     assert attempt.started_at == 210.0 and attempt.ended_at is None
 
 
+async def test_a_report_may_say_when_its_attempt_began_to_run(store: Store) -> None:
+    await submit(store, new_job(1), new_job(2))
+    await claim(store, count=2)
+    await store.start([Start(ident("j", 1), 1, "p-1", 210.0)])
+    for number in (1, 2):
+        done = report(ident("j", number))
+        await store.finish([Finish("p-1", done, 300.0, started_at=220.0)])
+    began = [(await store.attempts(ident("j", number)))[0].started_at for number in (1, 2)]
+    assert began == [210.0, 220.0]
+
+
 # Reports
 
 
