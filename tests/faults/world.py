@@ -28,7 +28,7 @@ options = {{ path = "{path}", poll_seconds = 0.2 }}
 FREE_SPACE_MIB = 8
 AGENT_OPTIONS = ("--cores", "4")
 VM_OPTIONS = ("--cpus", "2", "--memory", "512", "--disk", "512")
-SMALL_DISK_MIB = 64
+SMALL_DISK_MIB = 512
 
 
 @dataclass
