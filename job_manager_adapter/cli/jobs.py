@@ -2,12 +2,13 @@
 
 import argparse
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from copilot_agent.protocol.errors import CopilotError
-from copilot_agent.protocol.job import JobState
+from copilot_agent.protocol.job import JobState, Outcome
 from job_manager_adapter.cli import submit
 from job_manager_adapter.cli.ids import an_id
 from job_manager_adapter.cli.output import (
@@ -19,9 +20,9 @@ from job_manager_adapter.cli.output import (
     show_rows,
     size,
 )
-from job_manager_adapter.cli.wait import fetch_all, wait_for
+from job_manager_adapter.cli.wait import fetch_all, unsuccessful, wait_for
 from job_manager_adapter.client import Client
-from job_manager_adapter.views import Changed, Explanation, JobView
+from job_manager_adapter.views import MAX_SUBMIT, Changed, Explanation, JobView
 
 COLUMNS: Columns[JobView] = {
     "JOB": lambda job: job.id,
@@ -30,6 +31,15 @@ COLUMNS: Columns[JobView] = {
     "ATTEMPT": lambda job: f"{job.attempt}/{job.max_attempts}",
     "SUBMITTED": lambda job: job.submitted_at,
     "MESSAGE": lambda job: job.message or _whereabouts(job),
+}
+
+DEAD_COLUMNS: Columns[JobView] = {
+    "JOB": lambda job: job.id,
+    "NAME": lambda job: job.name,
+    "FAILURE": lambda job: job.failure_class.value if job.failure_class else "",
+    "ATTEMPT": lambda job: f"{job.attempt}/{job.max_attempts}",
+    "ENDED": lambda job: job.changed_at,
+    "MESSAGE": lambda job: job.message,
 }
 
 
@@ -41,7 +51,7 @@ def add_parser(nouns: Any) -> None:
     _add_simple(verbs, "show", show, "everything about one job, with its attempts and outputs")
     _add_simple(verbs, "explain", explain, "why a job is not running")
     _add_many(verbs, "cancel", cancel, "cancel jobs, also running ones")
-    _add_many(verbs, "retry", retry, "give failed or cancelled jobs new attempts")
+    _add_retry(verbs)
     logs_parser = _add_simple(verbs, "logs", logs, "what the payload printed")
     logs_parser.add_argument("--stream", choices=["stdout", "stderr"], default="stdout")
     logs_parser.add_argument("--attempt", type=int, metavar="N", help="default: the newest")
@@ -61,14 +71,30 @@ def add_parser(nouns: Any) -> None:
 def _add_list(verbs: Any) -> None:
     parser = verbs.add_parser("list", help="jobs, newest first")
     parser.set_defaults(run=list_jobs)
-    parser.add_argument("--state", choices=[state.value for state in JobState])
+    state = parser.add_mutually_exclusive_group()
+    state.add_argument("--state", choices=[state.value for state in JobState])
+    state.add_argument("--dead", action="store_true", help="those that have failed for good")
+    _add_filters(parser)
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="default 50, most 500")
+    parser.add_argument("--cursor", help="where the page before ended")
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", metavar="NAME")
     parser.add_argument(
         "--batch", type=an_id("batch"), metavar="ID", help="only those submitted together"
     )
     parser.add_argument("--label", metavar="KEY=VALUE", help="only those with this label")
-    parser.add_argument("--limit", type=int, default=50, metavar="N", help="default 50, most 500")
-    parser.add_argument("--cursor", help="where the page before ended")
+
+
+def _add_retry(verbs: Any) -> None:
+    parser = _add_many(
+        verbs, "retry", retry, "give failed or cancelled jobs new attempts", or_filters=True
+    )
+    parser.add_argument(
+        "--dead", action="store_true", help="all that have failed for good, or those of a filter:"
+    )
+    _add_filters(parser)
 
 
 def _add_simple(
@@ -81,13 +107,18 @@ def _add_simple(
 
 
 def _add_many(
-    verbs: Any, name: str, run: Callable[..., Awaitable[int]], text: str
+    verbs: Any,
+    name: str,
+    run: Callable[..., Awaitable[int]],
+    text: str,
+    *,
+    or_filters: bool = False,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
     parser.add_argument(
         "jobs",
-        nargs="+",
+        nargs="*" if or_filters else "+",
         type=an_id("job"),
         metavar="job",
         help="jobs' ids, as `copilot job list` shows them",
@@ -97,7 +128,7 @@ def _add_many(
 
 async def list_jobs(args: argparse.Namespace, client: Client) -> int:
     page = await client.jobs.list(
-        state=args.state,
+        state=JobState.FAILED if args.dead else args.state,
         experiment=args.experiment,
         batch=args.batch,
         label=args.label,
@@ -105,7 +136,8 @@ async def list_jobs(args: argparse.Namespace, client: Client) -> int:
         cursor=args.cursor,
         newest=True,
     )
-    show_rows(page.items, COLUMNS, args.output, lambda job: job.id)
+    columns = DEAD_COLUMNS if args.dead else COLUMNS
+    show_rows(page.items, columns, args.output, lambda job: job.id)
     if page.next_cursor and args.output == "table":
         print(f"more: --cursor {page.next_cursor}")
     return 0
@@ -126,7 +158,7 @@ def _fields(job: JobView) -> dict[str, object]:
         "message": job.message,
         "failure": job.failure_class.value if job.failure_class else None,
         "phase": _phase(job),
-        "attempts": f"{job.attempts_charged} of {job.max_attempts} charged",
+        "attempts": _attempts(job),
         "submitted": age(job.submitted_at),
         "batch": job.batch,
         "command": " ".join(job.spec.command) if job.spec else None,
@@ -140,6 +172,17 @@ def _fields(job: JobView) -> dict[str, object]:
     for output in job.outputs:
         fields[f"output {output.name}"] = f"{size(output.size)}, sha256 {output.sha256}"
     return fields
+
+
+def _attempts(job: JobView) -> str:
+    free = sum(
+        attempt.state == "ended"
+        and not attempt.charged
+        and attempt.outcome is not Outcome.SUCCEEDED
+        for attempt in job.attempts
+    )
+    more = f", {free} more cost nothing" if free else ""
+    return f"{job.attempts_charged} of {job.max_attempts} used{more}"
 
 
 def _whereabouts(job: JobView) -> str:
@@ -179,7 +222,23 @@ async def cancel(args: argparse.Namespace, client: Client) -> int:
 
 
 async def retry(args: argparse.Namespace, client: Client) -> int:
-    return _changed(await client.jobs.retry(args.jobs), "waiting again", args.output)
+    jobs = list(args.jobs)
+    if bool(jobs) is args.dead:
+        raise CopilotError("which jobs?", remedy="give their ids, or --dead and perhaps a filter")
+    if not args.dead and (args.experiment or args.batch or args.label):
+        raise CopilotError("filters go with --dead only", remedy="leave out ids or filters")
+    if args.dead:
+        dead = await client.jobs.all(
+            state=JobState.FAILED, experiment=args.experiment, batch=args.batch, label=args.label
+        )
+        jobs = [job.id for job in dead]
+    answer = Changed()
+    for start in range(0, len(jobs), MAX_SUBMIT):
+        part = await client.jobs.retry(jobs[start : start + MAX_SUBMIT])
+        answer = Changed(
+            changed=answer.changed + part.changed, unchanged={**answer.unchanged, **part.unchanged}
+        )
+    return _changed(answer, "waiting again", args.output)
 
 
 def _changed(answer: Changed, word: str, mode: str) -> int:
@@ -221,7 +280,9 @@ async def fetch(args: argparse.Namespace, client: Client) -> int:
 
 
 async def wait(args: argparse.Namespace, client: Client) -> int:
-    failed = await wait_for(client, args.jobs, plain=args.output != "table")
+    ended = await wait_for(client, args.jobs, plain=args.output != "table")
     if args.fetch:
         await fetch_all(client, args.jobs, args.fetch)
-    return 1 if failed else 0
+    if args.output == "json":
+        print(json.dumps([view.model_dump(mode="json") for view in ended], indent=2))
+    return 1 if unsuccessful(ended) else 0

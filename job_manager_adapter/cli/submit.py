@@ -18,7 +18,7 @@ from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.ids import JobId
 from copilot_agent.protocol.job import JobSpec
 from job_manager_adapter.cli.output import counted, is_terminal
-from job_manager_adapter.cli.wait import fetch_all, wait_for
+from job_manager_adapter.cli.wait import fetch_all, unsuccessful, wait_for
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.jobfile import (
     JobFile,
@@ -116,13 +116,18 @@ async def run(args: argparse.Namespace, client: Client) -> int:
         return await _dry_run(client, submission)
     await upload(client, submission)
     jobs = await submit(client, submission.specs, args.idempotency_key)
-    _announce(jobs, args.output)
-    if not (args.wait or args.fetch):
+    waits = bool(args.wait or args.fetch)
+    if not (waits and args.output == "json"):  # then there is one document, at the end
+        _announce(jobs, args.output)
+    if not waits:
         return 0
-    failed = await wait_for(client, jobs, plain=args.output != "table" or not is_terminal())
+    ended = await wait_for(client, jobs, plain=args.output != "table" or not is_terminal())
     if args.fetch:
         await fetch_all(client, jobs, args.fetch)
-    return 1 if failed else 0
+    if args.output == "json":
+        views = [view.model_dump(mode="json") for view in ended]
+        print(json.dumps({"jobs": list(jobs), "ended": views}, indent=2))
+    return 1 if unsuccessful(ended) else 0
 
 
 def prepare(args: argparse.Namespace) -> Submission:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -21,10 +22,15 @@ PERIOD = 1.0
 HINT_ROUNDS = 15
 """After so many looks at jobs none of which has started, say how to learn why."""
 _SHOWN_FAILURES = 5
+_NAMED = 3
+"""Jobs that are written out where there may be thousands."""
 
 
 async def wait_for(client: Client, jobs: Sequence[JobId], *, plain: bool) -> list[JobView]:
-    """Show progress on stderr until all have ended; returns those that did not succeed."""
+    """Show progress on stderr until all have ended; returns how, in the order of `jobs`.
+
+    Cancelled (Ctrl-C), it says that the jobs go on.
+    """
     console = wide_console(stderr=True)
     plain = plain or not console.is_terminal
     bars = Progress(
@@ -38,7 +44,10 @@ async def wait_for(client: Client, jobs: Sequence[JobId], *, plain: bool) -> lis
     views: dict[JobId, JobView] = {}
     said = ""
     rounds = 0
-    with nullcontext() if plain else Live(bars, console=console, refresh_per_second=4):
+    with (
+        _goes_on(console, jobs, views),
+        nullcontext() if plain else Live(bars, console=console, refresh_per_second=4),
+    ):
         while await _refresh(client, jobs, views):
             words = _words(views)
             bars.update(bar, completed=_ended(views), description=words)
@@ -51,12 +60,32 @@ async def wait_for(client: Client, jobs: Sequence[JobId], *, plain: bool) -> lis
                 console.print(Text(hint))
             await asyncio.sleep(PERIOD)
         bars.update(bar, completed=_ended(views), description=_words(views))
-    failed = [view for view in views.values() if view.state is not JobState.SUCCEEDED]
+    failed = unsuccessful(views.values())
     console.print(Text(f"{len(jobs) - len(failed)} succeeded, {len(failed)} did not"))
     for view in failed[:_SHOWN_FAILURES]:
         console.print(Text(f"  {view.id} {view.state}: {printable(view.message)}"))
         console.print(Text(f"    → copilot job show {view.id}; copilot job logs {view.id}"))
-    return failed
+    return [views[job] for job in jobs]
+
+
+def unsuccessful(views: Iterable[JobView]) -> list[JobView]:
+    return [view for view in views if view.state is not JobState.SUCCEEDED]
+
+
+@contextmanager
+def _goes_on(
+    console: Console, jobs: Sequence[JobId], views: dict[JobId, JobView]
+) -> Iterator[None]:
+    """Somebody who stops watching is told that nothing else has stopped."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        left = [job for job in jobs if job not in views or not views[job].state.final]
+        names = " ".join(left) if len(left) <= _NAMED else f"{' '.join(left[:_NAMED])} …"
+        what = "1 job goes on" if len(left) == 1 else f"{len(left)} jobs go on"
+        console.print(Text(f"stopped watching; {what} → copilot job wait {names}"))
+        console.print(Text(f"  (or, to stop them: copilot job cancel {names})"))
+        raise
 
 
 async def _refresh(client: Client, jobs: Sequence[JobId], views: dict[JobId, JobView]) -> bool:

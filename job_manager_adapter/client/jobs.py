@@ -71,14 +71,31 @@ class Jobs:
             newest=1 if newest else None,
         )
 
-    async def all(self, *, batch: str, limit: int = _WATCH_LIMIT) -> Sequence[JobView]:
-        """Every job of a batch."""
-        page = await self.list(batch=batch, limit=limit)
-        jobs = list(page.items)
-        while page.next_cursor:
-            page = await self.list(batch=batch, limit=limit, cursor=page.next_cursor)
+    async def all(
+        self,
+        *,
+        state: str | None = None,
+        experiment: str | None = None,
+        batch: str | None = None,
+        label: str | None = None,
+        limit: int = _WATCH_LIMIT,
+    ) -> Sequence[JobView]:
+        """Every job that matches, oldest first, in pages of `limit`."""
+        jobs: list[JobView] = []
+        cursor: str | None = None
+        while True:
+            page = await self.list(
+                state=state,
+                experiment=experiment,
+                batch=batch,
+                label=label,
+                limit=limit,
+                cursor=cursor,
+            )
             jobs.extend(page.items)
-        return jobs
+            cursor = page.next_cursor
+            if cursor is None:
+                return jobs
 
     async def counts(self, *, experiment: str | None = None, batch: str | None = None) -> JobCounts:
         return await self._http.get(

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import signal
+from asyncio.subprocess import Process
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,11 @@ class Said:
 
 async def copilot(setting: Setting, *words: str, token: str | None = None) -> Said:
     """Run the command; neither output ever shows a traceback."""
-    process = await asyncio.create_subprocess_exec(
+    return await ending(await start(setting, *words, token=token))
+
+
+async def start(setting: Setting, *words: str, token: str | None = None) -> Process:
+    return await asyncio.create_subprocess_exec(
         str(programs.TOOLS / "copilot"),
         *words,
         env={
@@ -52,6 +58,9 @@ async def copilot(setting: Setting, *words: str, token: str | None = None) -> Sa
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def ending(process: Process) -> Said:
     output, complaint = await process.communicate()
     said = Said(process.returncode or 0, output.decode(), complaint.decode())
     assert "Traceback" not in said.output + said.complaint
@@ -108,8 +117,37 @@ async def test_a_failed_job_says_why_and_what_next(shared: Setting) -> None:
     job = next(word for word in said.complaint.split() if word.startswith("j-")).strip(":;")
     shown = await copilot(shared, "job", "show", job, "--output", "json")
     assert shown.data["attempts"][0]["exit_code"] == 3
+    dead = await copilot(shared, "job", "list", "--dead")
+    assert job in dead.output and "exited with code 3" in dead.output
     assert (await copilot(shared, "job", "retry", job, "--output", "quiet")).output == f"{job}\n"
     await shared.ended(job)
+    revived = await copilot(shared, "job", "retry", "--dead", "--batch", shown.data["batch"])
+    assert revived.output == f"{job} waiting again\n"
+    assert (await shared.ended(job)).state is JobState.FAILED
+    assert (await copilot(shared, "job", "retry")).code == 1
+
+
+async def test_a_program_that_waits_is_told_how_all_jobs_ended(shared: Setting) -> None:
+    words = ("job", "submit", "--experiment", "demo", "--wait", "--output", "json")
+    said = await copilot(shared, *words, "--", "/bin/true")
+    assert [job["state"] for job in said.data["ended"]] == ["succeeded"]
+    assert said.data["jobs"] == [job["id"] for job in said.data["ended"]]
+    shown = await copilot(shared, "job", "show", said.data["jobs"][0])
+    assert "1 of 3 used\n" in shown.output
+
+
+async def test_who_stops_watching_hears_that_the_job_goes_on(shared: Setting, gate: Gate) -> None:
+    process = await start(
+        shared, "job", "submit", "--experiment", "demo", "--wait", "--", *gate.command
+    )
+    await gate.runs()
+    process.send_signal(signal.SIGINT)
+    said = await ending(process)
+    assert said.code == 130
+    job = said.output.split()[-1]
+    assert f"1 job goes on → copilot job wait {job}" in said.complaint
+    gate.open()
+    assert (await shared.ended(job)).state is JobState.SUCCEEDED
 
 
 async def test_explain_and_cancel_a_job_that_fits_nowhere(shared: Setting) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from copilot_agent.protocol.errors import CopilotError
-from job_manager_adapter.cli.times import duration
 from job_manager_adapter.cli.main import main, parse
 from job_manager_adapter.cli.output import printable, size
 from job_manager_adapter.cli.submit import prepare
+from job_manager_adapter.cli.times import duration
 
 
 def test_flags_alone_make_a_job() -> None:

@@ -49,12 +49,13 @@ def waited(monkeypatch: pytest.MonkeyPatch, *states: JobState) -> list[JobView]:
 def test_hint_where_nothing_starts(
     looks: int, hinted: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not waited(monkeypatch, *[JobState.WAITING] * looks, JobState.SUCCEEDED)
+    ended = waited(monkeypatch, *[JobState.WAITING] * looks, JobState.SUCCEEDED)
+    assert [view.state for view in ended] == [JobState.SUCCEEDED]
     assert capsys.readouterr().err.count(f"→ copilot job explain {JOB}") == hinted
 
 
 def test_failed_jobs_are_named_with_the_next_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert [view.id for view in waited(monkeypatch, JobState.FAILED)] == [JOB]
+    assert [view.id for view in wait.unsuccessful(waited(monkeypatch, JobState.FAILED))] == [JOB]
     assert f"copilot job logs {JOB}" in capsys.readouterr().err
