@@ -47,9 +47,15 @@ class Ending:
     charged: bool
 
     def failures(self, standing: Standing) -> int:
-        """Charged attempts of a job that goes on; 0 if this one was none of them."""
-        goes_on = self.charged and self.state is JobState.WAITING
-        return standing.charged + 1 if goes_on else 0
+        """How often a job that goes on has failed like this; 0: it need not rest.
+
+        A broken host takes jobs as fast as it fails them, so its failures count here too.
+        """
+        if self.state is not JobState.WAITING:
+            return 0
+        if self.charged:
+            return standing.charged + 1
+        return standing.uncharged + 1 if self.failure_class is FailureClass.HOST else 0
 
 
 @dataclass(frozen=True, slots=True)

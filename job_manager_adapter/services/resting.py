@@ -51,7 +51,7 @@ class Resting:
             self._ending -= ending
 
     def add(self, job: str, waiting: Waiting, pilot: str, failures: int) -> bool:
-        """Whether it rests now; `failures` counts the attempts that were charged."""
+        """Whether it rests now; `failures` says how often it has failed, 0: no rest."""
         seconds = rest_seconds(failures, self._first_seconds, self._chance())
         if seconds <= 0 or len(self._rests) >= MAX_RESTING:
             return False

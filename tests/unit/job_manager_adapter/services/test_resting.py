@@ -22,6 +22,17 @@ async def resting_world(world: World, seconds: float) -> World:
     return world
 
 
+async def failed(world: World, **how: Any) -> tuple[FakePilot, str]:
+    """A pilot whose job has failed, in a world of long rests."""
+    await resting_world(world, 3600)
+    pilot = await world.pilot()
+    (job,) = (await world.submit()).jobs
+    await pilot.hear()
+    await pilot.run(job)
+    await pilot.finish(job, **{**FAILED, **how})
+    return pilot, job
+
+
 async def offered(pilot: FakePilot) -> list[tuple[str, int]]:
     """What the next frame with offers brings; waits for it."""
     while True:
@@ -77,24 +88,21 @@ async def test_another_pilot_is_preferred(world: World, failed_on: int) -> None:
     assert await offered(second) == [(job, 2)]
 
 
-async def test_what_costs_no_attempt_needs_no_rest(world: World) -> None:
-    await resting_world(world, 3600)
-    pilot = await world.pilot()
-    (job,) = (await world.submit()).jobs
-    await pilot.hear()
-    await pilot.run(job)
-    await pilot.finish(job, outcome=Outcome.FAILED, failure_class=FailureClass.HOST)
+async def test_what_was_only_taken_away_needs_no_rest(world: World) -> None:
+    pilot, job = await failed(world, failure_class=FailureClass.PREEMPTED)
     await pilot.hear()
     assert (job, 2) in pilot.offers
 
 
-async def test_a_restart_ends_all_rests(world: World) -> None:
-    await resting_world(world, 3600)
-    pilot = await world.pilot()
-    (job,) = (await world.submit()).jobs
+async def test_a_broken_host_does_not_use_up_a_job_at_once(world: World) -> None:
+    pilot, job = await failed(world, failure_class=FailureClass.HOST)
     await pilot.hear()
-    await pilot.run(job)
-    await pilot.finish(job, **FAILED)
+    assert (job, 2) not in pilot.offers
+    assert (await world.job(job)).attempts_charged == 0
+
+
+async def test_a_restart_ends_all_rests(world: World) -> None:
+    pilot, job = await failed(world)
     await world.restart()
     await pilot.attach()
     await pilot.hear()
@@ -102,12 +110,7 @@ async def test_a_restart_ends_all_rests(world: World) -> None:
 
 
 async def test_a_resting_job_can_be_cancelled_and_revived(world: World) -> None:
-    await resting_world(world, 3600)
-    pilot = await world.pilot()
-    (job,) = (await world.submit()).jobs
-    await pilot.hear()
-    await pilot.run(job)
-    await pilot.finish(job, **FAILED)
+    pilot, job = await failed(world)
     assert (await world.services.jobs.cancel(LHC, [job])).changed == (job,)
     assert (await world.services.jobs.retry(LHC, [job])).changed == (job,)
     await pilot.hear()
@@ -116,12 +119,7 @@ async def test_a_resting_job_can_be_cancelled_and_revived(world: World) -> None:
 
 
 async def test_a_resting_job_says_so(world: World) -> None:
-    await resting_world(world, 3600)
-    pilot = await world.pilot()
-    (job,) = (await world.submit()).jobs
-    await pilot.hear()
-    await pilot.run(job)
-    await pilot.finish(job, **FAILED)
+    _, job = await failed(world)
     answer = await world.services.jobs.explain(LHC, job)
     assert "rests after a failed attempt" in answer.summary
     assert "copilot job show" in answer.next_step
