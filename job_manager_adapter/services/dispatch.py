@@ -220,7 +220,7 @@ class Dispatcher:
     def requeued(
         self, item: Waiting | None, job: str = "", pilot: str = "", failures: int = 0
     ) -> None:
-        """The job waits again; not before a rest if its attempt on that pilot was charged."""
+        """The job waits again; not before a rest if its attempt on that pilot has failed."""
         if item is not None and not self.resting.add(job, item, pilot, failures):
             self.count(item, item.count)
 
