@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.harness.postgres import Postgres, cluster
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +21,13 @@ def repository() -> Path:
 def cache(repository: Path) -> Path:
     """What set-up and image build leave for the tests: `venv`, `wheels` and `image` in it."""
     return repository / os.environ.get("COPILOT_CACHE", ".cache")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL, one for all tests; each takes databases of its own."""
+    with cluster() as running:
+        yield running
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

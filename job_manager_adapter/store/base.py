@@ -25,6 +25,7 @@ from job_manager_adapter.store.records import (
     EnrolmentRow,
     Finish,
     Finished,
+    Holdings,
     HostRow,
     JobQuery,
     JobRow,
@@ -32,6 +33,7 @@ from job_manager_adapter.store.records import (
     Ledger,
     NewPilot,
     OpenLease,
+    PeerNews,
     PilotChange,
     PilotRow,
     Release,
@@ -182,13 +184,51 @@ class AccessStore(Protocol):
 
     async def token(self, sha256: str) -> TokenRow | None: ...
 
-    async def append_journal(self, entry: JournalEntry, keep: int) -> None:
-        """Drops entries that end more than `keep` events ago."""
+    async def append_journal(self, entry: JournalEntry, keep: int) -> int:
+        """Drops entries that end more than `keep` events ago.
+
+        Returns the number of its first event: behind what other managers have written meanwhile.
+        """
 
     async def journal(self, after: int, limit: int) -> list[JournalEntry]:
         """Entries with events beyond `after`, oldest first."""
 
     async def journal_last(self) -> int: ...
+
+
+class PeerStore(Protocol):
+    """What several managers of one database have beside their `Store`s.
+
+    A pilot is the manager's that it attached to last. A manager whose connection broke and did not
+    come back is dead: another one adopts its pilots.
+    """
+
+    @property
+    def leading(self) -> bool:
+        """At most one manager leads at a time; none does for a moment after a leader's death."""
+
+    async def join(self, url: str) -> None:
+        """Before anything else is done. Raises StoreError."""
+
+    async def leave(self) -> None: ...
+
+    async def tend(self) -> None:
+        """Every few seconds; comes back after a broken connection. Raises StoreError."""
+
+    async def news(self) -> PeerNews:
+        """Waits for the next. After the start and each gap it is a NewsRecount."""
+
+    async def take(self, pilots: Sequence[str]) -> list[OpenLease]:
+        """These are this manager's from now on; returns what those hold that were not before."""
+
+    async def mine(self) -> Holdings:
+        """This manager's pilots."""
+
+    async def adopt(self) -> Holdings:
+        """Pilots of managers that are dead; they are this manager's then."""
+
+    async def dry(self, classes: Sequence[int]) -> list[int]:
+        """Those of the classes in which nothing waits."""
 
 
 class Store(JobStore, FleetStore, LedgerStore, AccessStore, Protocol):

@@ -231,8 +231,9 @@ class MemoryFleet:
     async def token(self, sha256: str) -> r.TokenRow | None:
         return next((row for row in self._tokens.values() if row.sha256 == sha256), None)
 
-    async def append_journal(self, entry: r.JournalEntry, keep: int) -> None:
+    async def append_journal(self, entry: r.JournalEntry, keep: int) -> int:
         self._journal = [old for old in self._journal if old.last >= entry.last - keep] + [entry]
+        return entry.first
 
     async def journal(self, after: int, limit: int) -> list[r.JournalEntry]:
         return [entry for entry in self._journal if entry.last > after][:limit]

@@ -133,7 +133,7 @@ class Finished:
     """The job's new state; None where nothing changed."""
     requeued: Waiting | None = None
     failures: int = 0
-    """Charged attempts of a requeued job, if this one was charged."""
+    """Of a requeued job: how often it has failed, if it is to rest before the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,8 @@ class Release:
     failure_class: FailureClass
     message: str
     at: float
+    overdue: bool = False
+    """For want of word from its pilot, which only the manager that has the pilot can know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,3 +390,69 @@ class JournalEntry:
     first: int
     last: int
     body: bytes
+
+
+# News from the other managers of the same database
+
+
+@dataclass(frozen=True, slots=True)
+class NewsWaiting:
+    """Jobs began to wait: rows of (class, priority, count, head)."""
+
+    rows: tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewsEnded:
+    """An attempt of a pilot of ours was ended by another manager."""
+
+    job: str
+    attempt: int
+    failure_class: str
+    """Empty after a success."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewsMoved:
+    """A pilot of ours attached to another manager, with all that it holds."""
+
+    pilot: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewsRetired:
+    """A pilot of ours was retired, or its host banned."""
+
+    pilot: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewsDrains:
+    """The drains were changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewsEvents:
+    """The journal has grown, up to this number."""
+
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewsRecount:
+    """Anything may have happened: news were lost, or an end of a transaction is unknown."""
+
+    adopted: bool = False
+    """Others took this manager for dead and its pilots for theirs."""
+
+
+PeerNews = NewsWaiting | NewsEnded | NewsMoved | NewsRetired | NewsDrains | NewsEvents | NewsRecount
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Pilots, those of them that hold something as rows, and the open leases that they hold."""
+
+    pilots: tuple[str, ...] = ()
+    rows: tuple[PilotRow, ...] = ()
+    leases: tuple[OpenLease, ...] = ()

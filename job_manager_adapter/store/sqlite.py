@@ -278,8 +278,9 @@ class SqliteStore:
     async def token(self, sha256: str) -> r.TokenRow | None:
         return await self._read(reads.token, sha256)
 
-    async def append_journal(self, entry: r.JournalEntry, keep: int) -> None:
+    async def append_journal(self, entry: r.JournalEntry, keep: int) -> int:
         await self._writer.write(self._fleet.append_journal, [(entry, keep)])
+        return entry.first
 
     async def journal(self, after: int, limit: int) -> list[r.JournalEntry]:
         return await self._read(reads.journal, after, limit)

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Sequence
 
-from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import FailureClass
 from job_manager_adapter.store.records import (
     DrainRow,
@@ -17,6 +16,7 @@ from job_manager_adapter.store.records import (
     Retire,
     TokenRow,
 )
+from job_manager_adapter.store.refusals import check_host, check_secret, refused
 from job_manager_adapter.store.sqlite_jobs import JobWrites
 from job_manager_adapter.store.sqlite_sets import write
 from job_manager_adapter.store.sqlite_statements import RECEIPTS_KEPT
@@ -234,24 +234,3 @@ class FleetWrites:
             )
             connection.execute("DELETE FROM journal WHERE last < ?", (entry.last - keep,))
         return [None] * len(many)
-
-
-def refused(reason: str, code: ErrorCode = ErrorCode.ENROLMENT_REFUSED) -> Enrolled:
-    return Enrolled(code, reason)
-
-
-def check_secret(enrolment: tuple[str, str, float, int, int] | None, at: float) -> Enrolled | None:
-    if enrolment is None:
-        return refused("unknown secret")
-    _, _, expires_at, _, revoked = enrolment
-    if revoked:
-        return refused("the secret was revoked")
-    if at >= expires_at:
-        return refused("the secret has expired")
-    return None
-
-
-def check_host(host: tuple[str, int, str] | None) -> Enrolled | None:
-    if host is not None and host[1]:
-        return refused(f"the host is banned: {host[2] or 'no reason given'}", ErrorCode.HOST_BANNED)
-    return None

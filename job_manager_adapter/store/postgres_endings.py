@@ -1,0 +1,213 @@
+"""Ends of attempts, collected and written as one statement: jobs, attempts, receipts, counters.
+
+The same statement tells other managers (NOTIFY, with the commit) which of their pilots' attempts
+ended here.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from copilot_agent.protocol.job import JobState, Outcome
+from copilot_agent.protocol.receipt import Receipt
+from job_manager_adapter.core import attempts as core
+from job_manager_adapter.store.postgres_news import CHANNEL, Me
+from job_manager_adapter.store.records import Finish
+from job_manager_adapter.store.rows import OUTPUTS
+
+# Locks both rows: so neither can be an older version than the other.
+_STANDING = """
+SELECT i.ord, j.sequence, j.experiment, j.class, j.priority, j.state, j.attempt, j.max_attempts,
+    j.charged, j.uncharged, j.started_at, a.pilot, a.ended_at, a.accepted, p.manager
+FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS i(job, attempt, ord)
+JOIN jobs j ON j.id = i.job
+JOIN attempts a ON a.job = j.sequence AND a.attempt = i.attempt
+LEFT JOIN pilots p ON p.id = a.pilot
+ORDER BY j.sequence FOR UPDATE OF j, a"""
+
+_END = f"""
+WITH e AS MATERIALIZED (
+    SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::bool[], $6::text[],
+        $7::text[], $8::text[], $9::float8[], $10::float8[], $11::bool[], $12::bigint[],
+        $13::int[], $14::text[], $15::text[], $16::float8[], $17::int[])
+    AS e(job, attempt, id, state, charged, outcome, failure_class, message, started_at, at,
+        accepted, exit_code, signal, usage, outputs, granted, manager)
+), jobs_ended AS (
+    UPDATE jobs j SET state = e.state, charged = j.charged + e.charged::int,
+        uncharged = j.uncharged + (NOT e.charged)::int, pilot = NULL,
+        failure_class = e.failure_class, message = e.message, changed_at = e.at
+    FROM e WHERE j.sequence = e.job
+), attempts_ended AS (
+    UPDATE attempts a SET started_at = e.started_at, ended_at = e.at, outcome = e.outcome,
+        failure_class = e.failure_class, charged = e.charged AND e.failure_class IS NOT NULL,
+        accepted = e.accepted, exit_code = e.exit_code, signal = e.signal, message = e.message,
+        usage = e.usage, outputs = e.outputs, granted = e.granted
+    FROM e WHERE a.job = e.job AND a.attempt = e.attempt
+), receipts_written AS (
+    INSERT INTO receipts (id, job, experiment, launcher_key, body)
+    SELECT * FROM unnest($18::text[], $19::text[], $20::text[], $21::text[], $22::text[])
+), ledger_written AS (
+    INSERT INTO ledger AS l (experiment, part, granted, receipts, cpu_seconds)
+    SELECT experiment, $23, granted, receipts, cpu_seconds
+    FROM unnest($24::text[], $25::float8[], $26::int[], $27::float8[])
+        AS r(experiment, granted, receipts, cpu_seconds)
+    ON CONFLICT (experiment, part) DO UPDATE SET granted = l.granted + excluded.granted,
+        receipts = l.receipts + excluded.receipts,
+        cpu_seconds = l.cpu_seconds + excluded.cpu_seconds
+), hosts_credited AS (
+    UPDATE hosts h SET jobs_succeeded = h.jobs_succeeded + r.jobs, granted = h.granted + r.granted
+    FROM unnest($28::text[], $29::int[], $30::float8[]) AS r(launcher_key, jobs, granted)
+    WHERE h.launcher_key = r.launcher_key
+), pilots_counted AS (
+    UPDATE pilots p SET jobs_succeeded = p.jobs_succeeded + c.succeeded,
+        jobs_failed = p.jobs_failed + c.failed
+    FROM unnest($31::text[], $32::int[], $33::int[]) AS c(pilot, succeeded, failed)
+    WHERE p.id = c.pilot
+)
+SELECT pg_notify('{CHANNEL}_' || e.manager, json_build_object('ended', json_build_array(
+    e.id, e.attempt, coalesce(e.failure_class, '')))::text)
+FROM e WHERE e.manager <> $34"""  # noqa: S608 - a constant
+
+_LATE = """
+UPDATE attempts a SET late = l.body
+FROM unnest($1::bigint[], $2::int[], $3::text[]) AS l(job, attempt, body)
+WHERE a.job = l.job AND a.attempt = l.attempt AND a.late IS NULL"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A job and one of its attempts, locked."""
+
+    sequence: int
+    job: str
+    attempt: int
+    experiment: str
+    klass: int
+    priority: int
+    started_at: float | None
+    manager: int | None
+    """Whose pilot has or had the attempt."""
+    standing: core.Standing
+
+
+async def find(connection: Any, keys: Sequence[tuple[str, int]]) -> list[Found | None]:
+    """By (job, attempt); each job only once."""
+    found: list[Found | None] = [None] * len(keys)
+    jobs, attempts = [key[0] for key in keys], [key[1] for key in keys]
+    for row in await connection.fetch(_STANDING, jobs, attempts):
+        index = row[0] - 1
+        job, attempt = keys[index]
+        found[index] = _found(job, attempt, row)
+    return found
+
+
+def _found(job: str, attempt: int, row: Sequence[Any]) -> Found:
+    (_, sequence, experiment, klass, priority, state, newest, limit, charged, uncharged) = row[:10]
+    started_at, pilot, ended_at, accepted, manager = row[10:]
+    standing = core.Standing(
+        state=JobState(state),
+        max_attempts=limit,
+        charged=charged,
+        uncharged=uncharged,
+        pilot=pilot,
+        open=ended_at is None and newest == attempt and state in ("leased", "running"),
+        accepted=accepted,
+    )
+    return Found(sequence, job, attempt, experiment, klass, priority, started_at, manager, standing)
+
+
+@dataclass
+class Endings:
+    """Ends of attempts to be written in one go, each job only once."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    late: list[tuple[int, int, str]] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    counts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    """Succeeded and failed attempts by pilot."""
+
+    def add(
+        self,
+        found: Found,
+        ending: core.Ending,
+        at: float,
+        message: str,
+        finish: Finish | None = None,
+        receipt: Receipt | None = None,
+    ) -> None:
+        """`finish` is what the pilot said, if it said anything."""
+        report = finish.report if finish else None
+        self.rows.append(
+            (
+                found.sequence,
+                found.attempt,
+                found.job,
+                ending.state,
+                ending.charged,
+                ending.outcome,
+                ending.failure_class,
+                message.replace("\0", ""),
+                found.started_at or (finish and finish.started_at),
+                at,
+                report is not None,
+                report.exit_code if report else None,
+                report.signal if report else None,
+                report.usage.model_dump_json() if report else None,
+                OUTPUTS.dump_json(report.outputs).decode() if report else None,
+                receipt.statement.granted if receipt else None,
+                found.manager,
+            )
+        )
+        if receipt:
+            self.receipts.append(receipt)
+        if ending.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
+            self.counts[found.standing.pilot][ending.outcome is Outcome.FAILED] += 1
+
+    async def write(self, connection: Any, me: Me) -> None:
+        if self.late:
+            await connection.execute(_LATE, *columns(self.late, 3))
+        if not self.rows:
+            return
+        counts = [(pilot, *self.counts[pilot]) for pilot in sorted(self.counts)]
+        await connection.fetch(
+            _END,
+            *columns(self.rows, 17),
+            *columns(map(_receipt_row, self.receipts), 5),
+            me.part,
+            *columns(_ledger_rows(self.receipts), 4),
+            *columns(_host_rows(self.receipts), 3),
+            *columns(counts, 3),
+            me.number,
+        )
+
+
+def columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Rows as the arrays that unnest takes."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _receipt_row(receipt: Receipt) -> tuple[Any, ...]:
+    statement = receipt.statement
+    body = receipt.model_dump_json()
+    return (statement.id, statement.job, statement.experiment, statement.launcher, body)
+
+
+def _ledger_rows(receipts: Sequence[Receipt]) -> list[tuple[Any, ...]]:
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0, 0.0])
+    for receipt in receipts:
+        row = sums[receipt.statement.experiment]
+        row[0] += receipt.statement.granted
+        row[1] += 1
+        row[2] += receipt.statement.cpu_seconds
+    return [(name, granted, int(count), cpu) for name, (granted, count, cpu) in sums.items()]
+
+
+def _host_rows(receipts: Sequence[Receipt]) -> list[tuple[Any, ...]]:
+    """In one order everywhere, so that two managers do not wait for each other."""
+    jobs: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
+    for receipt in receipts:
+        jobs[receipt.statement.launcher] += 1
+        sums[receipt.statement.launcher] += receipt.statement.granted
+    return [(launcher, jobs[launcher], sums[launcher]) for launcher in sorted(jobs)]

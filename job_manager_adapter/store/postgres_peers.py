@@ -1,0 +1,218 @@
+"""Several managers on one database: who lives, whose pilots are whose, what they tell each other.
+
+A manager is a row in `managers` and an advisory lock of that number, held by its listening
+connection. PostgreSQL frees the lock when the process or its computer is gone; then another manager
+takes over its pilots. A pilot is the manager's that it attached to last.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import asyncpg
+
+from job_manager_adapter.store import postgres_reads as reads
+from job_manager_adapter.store.postgres_endings import columns
+from job_manager_adapter.store.postgres_group import GroupWriter, store_error
+from job_manager_adapter.store.postgres_link import Link
+from job_manager_adapter.store.postgres_news import CHANNEL, Me, read
+from job_manager_adapter.store.records import Holdings, NewsRecount, OpenLease, PeerNews
+
+log = logging.getLogger(__name__)
+MANAGER, LEADER = 0x636F7001, 0x636F7002
+"""Classes of advisory locks, beside the manager's number."""
+PATIENCE_SECONDS = 5.0
+"""A manager whose lock is free for so long is dead; it may only have lost its connection."""
+Reading = Callable[[], AbstractAsyncContextManager[Any]]
+"""Gives a connection to read; raises StoreError."""
+
+_FREE = """
+SELECT number FROM managers WHERE number <> $1 AND NOT EXISTS (
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = $2 AND objid = number::oid
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+_BURY = """
+WITH dead AS MATERIALIZED (
+    SELECT number FROM managers WHERE number = ANY($1::int[])
+        AND pg_try_advisory_xact_lock($2, number)
+), buried AS (
+    DELETE FROM managers WHERE number IN (SELECT number FROM dead)
+)
+UPDATE pilots SET manager = $3 WHERE manager IN (SELECT number FROM dead) AND NOT retired
+RETURNING id"""
+_TAKE = f"""
+WITH here AS MATERIALIZED (
+    SELECT id, manager FROM pilots WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
+), moved AS (
+    UPDATE pilots p SET manager = $2 FROM here
+    WHERE p.id = here.id AND here.manager IS DISTINCT FROM $2 RETURNING p.id, here.manager
+)
+SELECT id, pg_notify('{CHANNEL}_' || manager, json_build_object('moved', id)::text)
+FROM moved"""  # noqa: S608 - a constant
+
+
+class PostgresPeers:
+    """A `store.base.PeerStore`."""
+
+    def __init__(self, link: Link, writer: GroupWriter, me: Me, reading: Reading) -> None:
+        self._link = link
+        self._writer = writer
+        self._me = me
+        self._reading = reading
+        self._url = ""
+        self._connection: Any = None
+        self._leading = False
+        self._free_since: dict[int, float] = {}
+        self._news: asyncio.Queue[PeerNews] = asyncio.Queue()
+
+    # Being there
+
+    async def join(self, url: str) -> None:
+        """Raises StoreError."""
+        self._url = url
+        try:
+            await self._connect()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise store_error(error) from None
+
+    async def _connect(self) -> None:
+        connection = await self._link.connect("peers")
+        try:
+            async with asyncio.timeout(30), connection.transaction():
+                adopted = await self._register(connection)
+            for channel in (CHANNEL, f"{CHANNEL}_{self._me.number}"):
+                await connection.add_listener(channel, self._heard)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._connection = connection
+        self._news.put_nowait(NewsRecount(adopted))
+
+    async def _register(self, connection: Any) -> bool:
+        """Whether others had taken this manager for dead. The row is seen with the lock held."""
+        lock = "SELECT pg_advisory_lock($1, $2)"
+        if not self._me.number:
+            number = await connection.fetchval(
+                "INSERT INTO managers (url, started_at) VALUES ($1, $2) RETURNING number",
+                self._url,
+                time.time(),
+            )
+            await connection.execute(lock, MANAGER, number)
+            self._me.number, self._me.part = number, number % 64
+            return False
+        await connection.execute(lock, MANAGER, self._me.number)
+        done = await connection.execute(
+            "INSERT INTO managers (number, url, started_at) OVERRIDING SYSTEM VALUE"
+            " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            self._me.number,
+            self._url,
+            time.time(),
+        )
+        return bool(done == "INSERT 0 1")
+
+    async def leave(self) -> None:
+        """After a clean stop: the next manager need not wait."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await connection.close(timeout=2)
+
+    @property
+    def leading(self) -> bool:
+        return self._leading and self._connection is not None and not self._connection.is_closed()
+
+    async def tend(self) -> None:
+        """Every few seconds: comes back after a broken connection, leads if nobody does.
+
+        Raises StoreError while the database is away.
+        """
+        try:
+            if self._connection is None or self._connection.is_closed():
+                self._leading = False
+                await self._connect()
+            if not self._leading:
+                self._leading = await self._connection.fetchval(
+                    "SELECT pg_try_advisory_lock($1, 0)", LEADER, timeout=10
+                )
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            await self.leave()
+            raise store_error(error) from None
+
+    # News
+
+    async def news(self) -> PeerNews:
+        """Waits for the next."""
+        return await self._news.get()
+
+    def recount(self) -> None:
+        """The end of a transaction is unknown."""
+        self._news.put_nowait(NewsRecount())
+
+    def _heard(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        try:
+            news = read(payload, self._me)
+        except (ValueError, TypeError) as error:  # whoever may NOTIFY here can do worse
+            log.error("a message on channel %s is not ours: %s", CHANNEL, error)
+            return
+        if news is not None:
+            self._news.put_nowait(news)
+
+    # Pilots
+
+    async def take(self, pilots: Sequence[str]) -> list[OpenLease]:
+        """These are ours from now on; what those hold that were not."""
+        results = await self._writer.write(self._take, [(pilot,) for pilot in pilots])
+        return [lease for leases in results for lease in leases]
+
+    async def _take(self, connection: Any, many: Sequence[tuple[str]]) -> list[list[OpenLease]]:
+        rows = await connection.fetch(_TAKE, columns(many, 1)[0], self._me.number)
+        moved = [row[0] for row in rows]
+        held: dict[str, list[OpenLease]] = {pilot: [] for pilot in moved}
+        for lease in await reads.leases_of(connection, moved) if moved else ():
+            held[lease.pilot].append(lease)
+        return [held.pop(pilot, []) for (pilot,) in many]
+
+    async def mine(self) -> Holdings:
+        async with self._reading() as connection:
+            rows = await connection.fetch(
+                "SELECT id FROM pilots WHERE manager = $1 AND NOT retired", self._me.number
+            )
+            return await _holdings(connection, [row[0] for row in rows])
+
+    async def dry(self, classes: Sequence[int]) -> list[int]:
+        async with self._reading() as connection:
+            return await reads.dry(connection, classes)
+
+    async def adopt(self) -> Holdings:
+        """What managers that died have left; raises StoreError."""
+        async with self._reading() as connection:
+            free = await connection.fetch(_FREE, self._me.number, MANAGER)
+        now = time.monotonic()
+        self._free_since = {row[0]: self._free_since.get(row[0], now) for row in free}
+        dead = [
+            number for number, since in self._free_since.items() if now - since >= PATIENCE_SECONDS
+        ]
+        if not dead:
+            return Holdings()
+        (pilots,) = await self._writer.write(self._bury, [dead])
+        log.warning("managers %s are gone: %d pilots of theirs are ours", dead, len(pilots))
+        async with self._reading() as connection:
+            return await _holdings(connection, pilots)
+
+    async def _bury(self, connection: Any, many: Sequence[list[int]]) -> list[list[str]]:
+        return [
+            [row[0] for row in await connection.fetch(_BURY, dead, MANAGER, self._me.number)]
+            for dead in many
+        ]
+
+
+async def _holdings(connection: Any, pilots: Sequence[str]) -> Holdings:
+    """Of the pilots only those that hold something: the others come when they attach."""
+    leases = await reads.leases_of(connection, pilots)
+    holders = {lease.pilot for lease in leases}
+    rows = await reads.pilots_of(connection, sorted(holders))
+    return Holdings(tuple(pilots), tuple(rows), tuple(leases))

@@ -1,0 +1,160 @@
+"""One suite for every store: enrolments, pilots, hosts."""
+
+import hashlib
+
+from copilot_agent.protocol.capabilities import Capabilities
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.job import (
+    FailureClass,
+    JobState,
+    Outcome,
+)
+from job_manager_adapter.store.base import Store
+from job_manager_adapter.store.records import (
+    DrainRow,
+    EnrolmentRow,
+    Finish,
+    NewPilot,
+    PilotChange,
+    Retire,
+)
+from tests.harness.stores import KEY, claim, ident, new_job, receipt, report, submit
+
+# Fleet
+
+
+def pilot(number: int, launcher: str = "l", word: str = "s", at: float = 10.0) -> NewPilot:
+    return NewPilot(
+        id=ident("p", number),
+        key=KEY,
+        launcher_key=launcher.ljust(43, "_"),
+        secret_sha256=hashlib.sha256(word.encode()).hexdigest(),
+        host=ident("h", number),
+        capabilities=Capabilities(cores=2, memory_mib=100, disk_mib=100),
+        at=at,
+        max_boots=3,
+    )
+
+
+async def enrolment(store: Store, word: str = "s", allowed: int = 1) -> str:
+    row = EnrolmentRow(
+        id=ident("e", len(await store.enrolments()) + 1),
+        secret_sha256=hashlib.sha256(word.encode()).hexdigest(),
+        label="box",
+        created_at=1.0,
+        expires_at=1000.0,
+        launchers_allowed=allowed,
+    )
+    await store.add_enrolments([row])
+    return row.id
+
+
+async def test_a_secret_binds_to_its_launchers(store: Store) -> None:
+    number = await enrolment(store)
+    good, other, wrong = await store.enrol([pilot(1), pilot(2, "m"), pilot(3, word="x")])
+    assert good.refusal is None and good.host == ident("h", 1) and good.enrolment == number
+    assert other.refusal is ErrorCode.ENROLMENT_REFUSED and "another launcher" in other.reason
+    assert wrong.refusal is ErrorCode.ENROLMENT_REFUSED and "unknown" in wrong.reason
+    (late,) = await store.enrol([pilot(4, at=1000.0)])
+    assert "expired" in late.reason
+    assert await store.pilot(ident("p", 2)) is None
+    assert (await store.enrolments())[0].hosts == (ident("h", 1),)
+    assert await store.revoke_enrolment(number)
+    (revoked,) = await store.enrol([pilot(5)])
+    assert "revoked" in revoked.reason
+    assert not await store.revoke_enrolment(ident("e", 9))
+
+
+async def test_a_new_boot_supersedes_the_last(store: Store) -> None:
+    await enrolment(store)
+    await store.enrol([pilot(1)])
+    await submit(store, new_job(1))
+    await claim(store, ident("p", 1))
+    (second,) = await store.enrol([pilot(2)])
+    assert second.superseded == (ident("p", 1),) and second.host == ident("h", 1)
+    assert [item.job for item in second.released] == [ident("j", 1)]
+    row = await store.job(ident("j", 1))
+    assert row is not None and (row.state, row.charged) == (JobState.WAITING, 0)
+    old = await store.pilot(ident("p", 1))
+    assert old is not None and old.retired
+    (third,) = await store.enrol([pilot(3)])
+    assert third.refusal is None
+    (fourth,) = await store.enrol([pilot(4)])
+    assert fourth.refusal is ErrorCode.ENROLMENT_REFUSED and "boots" in fourth.reason
+    host = await store.host(ident("h", 1))
+    assert host is not None and host.boots == 3 and host.label == "box"
+
+
+async def test_banned_hosts_stay_out(store: Store) -> None:
+    await enrolment(store, allowed=2)
+    await store.enrol([pilot(1), pilot(2, "m")])
+    assert await store.ban(ident("h", 1), "cheats", True)
+    assert not await store.ban(ident("h", 9), "", True)
+    (again,) = await store.enrol([pilot(3)])
+    assert again.refusal is ErrorCode.HOST_BANNED and "cheats" in again.reason
+    row = await store.pilot(ident("p", 1))
+    assert row is not None and row.banned
+    assert [host.id for host in await store.hosts()] == [ident("h", 2), ident("h", 1)]
+    assert [host.id for host in await store.hosts(before=ident("h", 2))] == [ident("h", 1)]
+    await store.ban(ident("h", 1), "", False)
+    assert (await store.enrol([pilot(4)]))[0].refusal is None
+
+
+async def test_pilots_change_and_retire(store: Store) -> None:
+    await enrolment(store, allowed=2)
+    await store.enrol([pilot(1), pilot(2, "m")])
+    more = Capabilities(cores=8, memory_mib=1, disk_mib=1)
+    await store.change_pilots(
+        [
+            PilotChange(ident("p", 1), capabilities=more, paused=True, seen_at=50.0),
+            PilotChange(ident("p", 2), seen_at=40.0),
+        ]
+    )
+    one, two = await store.pilot(ident("p", 1)), await store.pilot(ident("p", 2))
+    assert one is not None and (one.capabilities, one.paused, one.seen_at) == (more, True, 50.0)
+    assert two is not None and (two.seen_at, two.paused) == (40.0, False)
+    await submit(store, new_job(1), new_job(2))
+    await claim(store, ident("p", 1), count=2)
+    order = Retire((ident("p", 1),), FailureClass.PREEMPTED, "bye", 60.0)
+    (released,) = await store.retire([order])
+    assert {item.job for item in released} == {ident("j", 1), ident("j", 2)}
+    assert [row.id for row in await store.pilots(retired=False)] == [ident("p", 2)]
+    assert [row.id for row in await store.pilots()] == [ident("p", 2), ident("p", 1)]
+    assert [row.id for row in await store.pilots(host=ident("h", 1))] == [ident("p", 1)]
+
+
+async def test_drains_last_until_they_are_undone_or_their_pilot_is_gone(store: Store) -> None:
+    await enrolment(store)
+    await store.enrol([pilot(1)])
+    asked = [DrainRow("*", 1.0, 5.0), DrainRow(ident("h", 1), 2.0), DrainRow(ident("p", 1), 3.0)]
+    await store.drain(asked)
+    assert await store.drains() == asked
+    await store.drain([DrainRow("*", 4.0)])  # another deadline: none
+    assert await store.undrain([ident("h", 1), ident("h", 2)]) == [True, False]
+    assert await store.drains() == [DrainRow("*", 4.0), DrainRow(ident("p", 1), 3.0)]
+    await store.retire([Retire((ident("p", 1),), FailureClass.PREEMPTED, "bye", 60.0)])
+    assert await store.drains() == [DrainRow("*", 4.0)]
+
+
+async def test_results_are_counted_for_pilot_and_host(store: Store) -> None:
+    await enrolment(store)
+    await store.enrol([pilot(1)])
+    await submit(store, new_job(1), new_job(2, max_attempts=1))
+    await claim(store, ident("p", 1), count=2)
+    launcher = "l".ljust(43, "_")
+    good = ident("j", 1)
+    await store.finish(
+        [
+            Finish(ident("p", 1), report(good), 300.0, receipt(good, launcher=launcher)),
+            Finish(ident("p", 1), report(ident("j", 2), outcome=Outcome.FAILED), 300.0),
+        ]
+    )
+    row, host = await store.pilot(ident("p", 1)), await store.host(ident("h", 1))
+    assert row is not None and (row.jobs_succeeded, row.jobs_failed) == (1, 1)
+    assert host is not None and (host.jobs_succeeded, host.granted) == (1, 2.5)
+    due = await store.receipts_due(launcher, 10)
+    assert [one.statement.job for one in due] == [good]
+    await store.receipts_kept("m".ljust(43, "_"), [due[0].statement.id])
+    assert len(await store.receipts_due(launcher, 10)) == 1
+    await store.receipts_kept(launcher, [due[0].statement.id])
+    assert await store.receipts_due(launcher, 10) == []
