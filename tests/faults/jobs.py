@@ -18,10 +18,11 @@ INPUT_BYTES = 1 << 20
 RESULT_BYTES = 1 << 20
 ANSWER_SECONDS = 60.0
 SCRIPT = """
+set -e
 say() { echo "$COPILOT_JOB $COPILOT_ATTEMPT $1 $$" >>"$log"; }
 log=$1 go=$2 size=$3
 say start
-if [ "$COPILOT_ATTEMPT" = 1 ]; then eval "$4"; fi
+if [ "$COPILOT_ATTEMPT" = 1 ]; then eval "$4" || true; fi
 until [ -e "$go" ]; do sleep 0.05; done
 { echo "$COPILOT_JOB $COPILOT_ATTEMPT"; head -c "$size" /dev/zero; } >result
 say end

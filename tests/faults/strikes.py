@@ -139,6 +139,7 @@ class Strike:
             return  # the payload itself does it
         filler = self._full_directory() / "filler"
         _fill(filler)
+        self.world.ledger.go.touch()  # a payload that waits has something to write
         self._release(cut=False)
         await asyncio.sleep(FULL_SECONDS)  # the fault itself
         filler.unlink()

@@ -38,6 +38,8 @@ class Result:
     """Of each start of a manager after a fault."""
     offered_again_seconds: list[float] = field(default_factory=list)
     """From the fault (or since there was a pilot) to the next lease of each lost attempt."""
+    attempts: list[int] = field(default_factory=list)
+    """Of each job, in the order of their submission."""
     detail: str = ""
 
     @property
@@ -128,6 +130,7 @@ class Trial:
         """`since`: the fault, or a lease's length before somebody could take over."""
         world = self.world
         evidence = await checker.gather(world.client, world.ledger, world.receipt_files)
+        self.result.attempts = [len(job.attempts) for job in evidence.jobs]
         found = checker.violations(evidence, world.ledger)
         found += await checker.of_scheduler(world.scheduler, world.ledger)
         for each in checker.takeovers(evidence):
