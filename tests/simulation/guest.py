@@ -95,7 +95,7 @@ class Guest:
             capabilities = Capabilities(
                 cores=welcome.cores, memory_mib=welcome.memory_mib, disk_mib=welcome.disk_mib
             )
-            core = PilotCore(capabilities, welcome.window, launcher=True)
+            core = PilotCore(capabilities, welcome.window, launcher=False)
             runtime = self._build(core, SimulatedSpool(self._place.directory))
         else:
             core = memory.core

@@ -5,6 +5,7 @@ import logging
 import random
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +67,7 @@ def patch() -> None:
         if name.startswith(_PACKAGES) and getattr(module, "time", None) is time:
             module.time = clocks  # type: ignore[attr-defined]
     identity.boot_id = _boot_id
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)

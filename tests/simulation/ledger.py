@@ -75,6 +75,11 @@ class Ledger:
     """Job → when its submission was acknowledged."""
     cancelled: dict[str, float] = field(default_factory=dict)
     """Job → when its cancel was acknowledged; gone again if it was retried."""
+    cancels: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Job → when each of its cancels was acknowledged."""
+    hosts: list[str] = field(default_factory=list)
+    upstream_jobs: dict[str, str] = field(default_factory=dict)
+    """The scheduler's name of a job → ours, as the API shows it."""
     retried: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     pause_seconds: dict[str, float] = field(default_factory=dict)
     """By job."""

@@ -8,6 +8,7 @@ killed simply is not stepped any more: like a process after kill -9, none of its
 import asyncio
 import heapq
 import itertools
+import math
 import random
 from asyncio import events
 from collections import deque
@@ -26,12 +27,12 @@ class Clock:
     def __init__(self, universe: "Universe") -> None:
         self._universe = universe
         self._origin = universe.now - 1000.0
-        self._stopped_at: float | None = None
+        self.stopped = False
+        self._stopped_at = 0.0
         self.wall_offset = EPOCH + self._origin
 
     def monotonic(self) -> float:
-        now = self._universe.now if self._stopped_at is None else self._stopped_at
-        return now - self._origin
+        return (self._stopped_at if self.stopped else self._universe.now) - self._origin
 
     def time(self) -> float:
         return self.monotonic() + self.wall_offset
@@ -39,18 +40,14 @@ class Clock:
     def set(self, wall: float) -> None:
         self.wall_offset = wall - self.monotonic()
 
-    @property
-    def stopped(self) -> bool:
-        return self._stopped_at is not None
-
     def stop(self) -> None:
-        if self._stopped_at is None:
-            self._stopped_at = self._universe.now
+        if not self.stopped:
+            self.stopped, self._stopped_at = True, self._universe.now
 
     def go_on(self) -> None:
-        if self._stopped_at is not None:
+        if self.stopped:
+            self.stopped = False
             self._origin += self._universe.now - self._stopped_at
-            self._stopped_at = None
 
     def put_back(self, monotonic: float) -> None:
         """To an earlier reading, as a snapshot has it."""
@@ -138,7 +135,7 @@ class MachineLoop(asyncio.AbstractEventLoop):
 
     def next_timer(self) -> float | None:
         timers = self._timers
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
             heapq.heappop(timers)
         return timers[0][0] if timers else None
 
@@ -159,6 +156,8 @@ class Machine:
         self.name = name
         self.clock = clock
         self.alive = True
+        self.due = math.inf
+        """As of the universe's last look."""
         self.loop = MachineLoop(self)
         universe.machines.append(self)
 
@@ -175,9 +174,12 @@ class Machine:
         self.universe.machines.remove(self)
         self.universe.graveyard.append(self)
 
-    @property
-    def runs(self) -> bool:
-        return self.alive and not self.clock.stopped
+    def next_due(self) -> float:
+        """In the universe's time."""
+        if self.clock.stopped:
+            return math.inf
+        timer = self.loop.next_timer()
+        return math.inf if timer is None else self.clock.universal(timer)
 
 
 class Universe:
@@ -218,8 +220,8 @@ class Universe:
         """Until `done`; False if that is not so at time `limit`."""
         while not done():
             self._run_ready()
-            due = self._next()
-            if due is None or due > limit:
+            due = self._next(limit)
+            if due > limit:
                 self.now = max(self.now, limit)
                 return done()
             self.now = max(self.now, due)
@@ -227,46 +229,41 @@ class Universe:
                 _, _, action, args = heapq.heappop(self._events)
                 action(*args)
             for machine in self.machines:
-                if not machine.clock.stopped:
+                if machine.due <= due + RESOLUTION and not machine.clock.stopped:
                     machine.loop.collect()
         return True
 
-    def _next(self) -> float | None:
-        due = self._events[0][0] if self._events else None
+    def _next(self, limit: float) -> float:
+        """When something happens next."""
+        due = self._events[0][0] if self._events else limit + 1.0
         for machine in self.machines:
-            if machine.clock.stopped:
-                continue
-            timer = machine.loop.next_timer()
-            if timer is not None:
-                at = machine.clock.universal(timer)
-                due = at if due is None or at < due else due
+            machine.due = machine.next_due()
+            if machine.due < due:
+                due = machine.due
         return due
 
     def _run_ready(self) -> None:
-        busy = True
-        while busy:
-            self._interrupted()
-            busy = False
+        """Whoever has something to do, the first one first, until nobody has."""
+        while True:
+            while self._interrupts:
+                self._interrupts.pop(0)()
             for machine in self.machines:
                 if machine.loop.ready and not machine.clock.stopped:
-                    busy = True
                     self._run(machine)
                     break
+            else:
+                return
 
     def _run(self, machine: Machine) -> None:
         """Its callbacks, until there are none or something cuts in."""
-        ready = machine.loop.ready
+        ready, interrupts = machine.loop.ready, self._interrupts
         events._set_running_loop(machine.loop)
         Universe.current = machine
         try:
-            while ready and not self._interrupts:
+            while ready and not interrupts:
                 handle = ready.popleft()
-                if not handle.cancelled():
+                if not handle._cancelled:  # type: ignore[attr-defined]
                     handle._run()
         finally:
             Universe.current = None
             events._set_running_loop(None)
-
-    def _interrupted(self) -> None:
-        while self._interrupts:
-            self._interrupts.pop(0)()

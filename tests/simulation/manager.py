@@ -9,7 +9,6 @@ from copilot_agent.protocol.errors import CopilotError, FieldError
 from copilot_agent.protocol.frames import InputLink, OutputLink, PilotFrame, Policy
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import STDERR, STDOUT, JobSpec, JobState, Output
-from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.services.build import Services, build_services
 from job_manager_adapter.services.context import Config, Ed25519Signer, Experiment, base64url
 from job_manager_adapter.store.base import StoreError
@@ -82,7 +81,7 @@ class Manager:
         server: Server,
         ledger: Ledger,
         steps: Steps,
-        scheduler: Scheduler,
+        scheduler: Scheduler | None,
         files: FileStore,
     ) -> None:
         self.universe = universe
@@ -113,7 +112,7 @@ class Manager:
 
     async def _serve(self, machine: Machine) -> None:
         store: Any = Connection(self._database, machine)
-        adapters: Any = {"cms": self._scheduler}
+        adapters: Any = {"cms": self._scheduler} if self._scheduler else {}
         try:
             await store.open()
             services = build_services(
@@ -207,7 +206,7 @@ class Manager:
             case "submit":
                 for submission in call.arguments[0]:
                     for job in submission.jobs:
-                        if job.upstream:
+                        if job.upstream and self._scheduler:
                             self._scheduler.jobs.setdefault(job.upstream, job.id)
             case "receipts_kept":
                 self._steps.leave_all(Step.CREDITED)
@@ -230,12 +229,10 @@ class Manager:
         table = self._database.durable._table
         return all(row.state.final for row in table.rows())
 
-    def all_kept(self, receipts: Sequence[Receipt]) -> bool:
-        """Every receipt is with its launcher, and the manager knows it."""
-        return all(receipt.statement.id in self._database.durable._kept for receipt in receipts)
-
-    def issued(self) -> Sequence[Receipt]:
-        return self._database.durable._receipts
+    def all_kept(self, ledger: Ledger) -> bool:
+        """Every receipt is with its launcher."""
+        kept = {receipt.statement.id for _, receipt in ledger.receipts}
+        return all(receipt.statement.id in kept for receipt in self._database.durable._receipts)
 
 
 def _call(action: Callable[[], object]) -> None:

@@ -63,6 +63,7 @@ class Users:
             for each in reply.changed:
                 self._universe.note("user", f"cancelled {each}")
                 self._ledger.cancelled[each] = self._universe.now
+                self._ledger.cancels[each].append(self._universe.now)
 
         self._manager.ask(
             lambda services: services.jobs.cancel(OPERATOR, [job]),
@@ -85,11 +86,17 @@ class Users:
         if not pilots:
             return
         request = DrainRequest(undo=undo)
+        if not undo:
+            self._ledger.trouble("drain", host, 0.0)
         self._manager.ask(
             lambda services: services.pilots.drain(OPERATOR, pilots[-1], request),
-            lambda _: self._universe.note("user", f"drain of {host}, undo {undo}"),
-            lambda: self._again(self.drain, host, undo) if undo else None,
+            lambda _: self._drained(host, undo),
+            lambda: self._again(self.drain, host, undo),
         )
+
+    def _drained(self, host: str, undo: bool) -> None:
+        self._universe.note("user", f"drain of {host}, undo {undo}")
+        self._ledger.trouble_over("drain", host)
 
     # ----- looking
 

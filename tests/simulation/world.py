@@ -15,17 +15,18 @@ from tests.simulation.host import Host
 from tests.simulation.isolation import bury, isolated
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Universe
-from tests.simulation.manager import FileStore, Manager, SimulatedIds
+from tests.simulation.manager import SIGNER, FileStore, Manager, SimulatedIds
 from tests.simulation.schedule import Plan, Strike, plan
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.session import Server
 from tests.simulation.steps import Hits, Step, Steps
 from tests.simulation.store import Database, outcome_of
+from tests.simulation.timing import check_times
 from tests.simulation.users import Users
 
 MOST_SECONDS = 900.0
 """After the last fault everything has to have ended by then."""
-LOOK_SECONDS = 20.0
+LOOK_SECONDS = 30.0
 SNAPSHOT_SECONDS = 7.0
 Item = TypeVar("Item")
 MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
@@ -52,14 +53,15 @@ class World:
         self.database = Database(self.universe, embedded=self.plan.embedded)
         self.scheduler = Scheduler(self.universe, self.ledger, self.steps)
         self.server = Server()
+        self.files = FileStore()
         self.manager = Manager(
             self.universe,
             self.database,
             self.server,
             self.ledger,
             self.steps,
-            self.scheduler,
-            FileStore(),
+            self.scheduler if self.plan.upstream else None,
+            self.files,
         )
         self.users = Users(self.manager, self.ledger)
         self.hosts = list(self._make_hosts(directory))
@@ -91,6 +93,7 @@ class World:
             )
             host.line.sockets_pass = not self.plan.polling[number - 1]
             self.manager.launchers[host.launcher_key] = host.name
+            self.ledger.hosts.append(host.name)
             yield host
 
     def _set_going(self) -> None:
@@ -183,10 +186,16 @@ class World:
         self.ledger.quiet = calm and universe.run(self._quiet, universe.now + MOST_SECONDS)
         universe.run(lambda: False, universe.now + 5.0)
         self._done = True
+        self.ledger.upstream_jobs = self.scheduler.jobs
+        for path in self.files.paths:
+            _, _, job, attempt, name = path.split("/", 4)
+            self.ledger.uploads[job, int(attempt)].add(name)
         self.users.look_at_all()
         universe.run(lambda: bool(self.ledger.final), universe.now + 60.0)
-        violations = tuple(check(self.ledger)) + tuple(
-            Violation("unexpected-error", text) for text in universe.errors
+        violations = (
+            *check(self.ledger, SIGNER.public_key),
+            *check_times(self.ledger),
+            *(Violation("unexpected-error", text) for text in universe.errors),
         )
         for violation in violations:
             universe.note("checker", f"VIOLATION {violation}")
@@ -196,14 +205,14 @@ class World:
     def _calm(self) -> bool:
         """Every fault has been and gone."""
         now = self.universe.now
-        return not self._pending and now > 130.0 and all(t.ended < now for t in self.ledger.troubles)
+        return not self._pending and now > 70.0 and all(t.ended < now for t in self.ledger.troubles)
 
     def _quiet(self) -> bool:
         return (
             not self.users.waiting
             and self.scheduler.empty
             and self.manager.all_final()
-            and self.manager.all_kept(self.manager.issued())
+            and self.manager.all_kept(self.ledger)
             and not any(payload.ended is None for payload in self.ledger.payloads)
         )
 
