@@ -5,7 +5,7 @@ PYTHON := "$(CACHE)/venv/bin/python"
 SETUP := sh deploy/setup/setup.sh
 CHECK := sh deploy/setup/check.sh
 
-.PHONY: help demo test bench fresh lint unit vm image lock clean clean-all
+.PHONY: help demo test faults bench fresh lint unit vm image lock clean clean-all
 .NOTPARALLEL:
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo "make unit       the tests that start no VM"
 	@echo "make image      build the VM image if it is not there or out of date"
 	@echo "make vm         the tests that start a VM (builds the image first)"
+	@echo "make faults     kill, stop, part and fill real processes at every step of a job's life;"
+	@echo "                CELL=s5-agent-kill SEED=7 is one cell again, ARGS=--no-vm starts no VM"
 	@echo "make fresh      both commands in a new, bare Debian 12; ONLY=demo or ONLY=test for one; logs in fresh-out/"
 	@echo "make bench      measure beside peers, into bench-out/ and docs/measurements.md; ONLY=name for one,"
 	@echo "                ARGS=--list says which there are"
@@ -46,6 +48,11 @@ image:
 vm:
 	@$(SETUP) test
 	@$(CHECK) image vm
+
+faults:
+	@$(SETUP) test
+	@$(CHECK) image
+	@$(PYTHON) -m tests.faults $(CELL) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fresh:
 	@$(SETUP) packages mmdebstrap
