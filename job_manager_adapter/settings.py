@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from copilot_agent.protocol.base import Strict, Url
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
 from copilot_agent.protocol.ids import ExperimentName
+from copilot_agent.protocol.words import dotted, in_words
 
 DEFAULT_PORT = 8470
 CONFIG_VARIABLE = "COPILOT_MANAGER_CONFIG"
@@ -168,8 +169,8 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
     except ValidationError as error:
         errors = tuple(
             FieldError(
-                field=".".join(map(str, item["loc"])) or "(file)",
-                message=item["msg"].removeprefix("Value error, "),
+                field=dotted(item["loc"]) or "(file)",
+                message=in_words(item),
             )
             for item in error.errors(include_url=False)
         )

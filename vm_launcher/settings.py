@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from copilot_agent.protocol.base import Strict, Url
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
+from copilot_agent.protocol.words import dotted, in_words
 from vm_launcher.drivers.base import VmSpec
 
 GUEST_MEMORY_MIB = 192
@@ -75,9 +76,9 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
     Paths in the file are relative to the file. Raises `SettingsError` that names each field.
     """
     tree: dict[str, object] = _read(file) if file is not None else {}
-    for dotted, value in flags.items():
+    for name, value in flags.items():
         if value is not None:
-            _put(tree, dotted, value)
+            _put(tree, name, value)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -110,8 +111,7 @@ def _put(tree: dict[str, object], dotted: str, value: object) -> None:
 
 def _refusal(error: ValidationError, file: Path | None) -> SettingsError:
     errors = tuple(
-        FieldError(field=".".join(str(part) for part in one["loc"]), message=one["msg"])
-        for one in error.errors()
+        FieldError(field=dotted(one["loc"]), message=in_words(one)) for one in error.errors()
     )
     said = "; ".join(f"{one.field}: {one.message}" for one in errors)
     where = f"flags or {file}" if file is not None else "flags"

@@ -2,14 +2,16 @@
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError, Problem
+from copilot_agent.protocol.words import dotted, in_words
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +55,12 @@ _CODES = {
 
 def field_errors(error: ValidationError, prefix: str = "") -> tuple[FieldError, ...]:
     """One entry per wrong field, `jobs[0].inputs[1].sha256`; what came is not repeated."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    found = error.errors(include_url=False, include_input=False)
     places = [item["loc"] for item in found]
     return tuple(
-        FieldError(field=(prefix + _dotted(item["loc"]))[:500] or "(body)", message=_plain(item))
+        FieldError(
+            field=_one_line(prefix + dotted(item["loc"]), 500) or "(body)", message=_plain(item)
+        )
         for item in found[: 2 * _MOST_ERRORS]
         if not _follows(item["type"], item["loc"], places)
     )[:_MOST_ERRORS]
@@ -179,18 +183,8 @@ def _follows(kind: str, place: tuple[Any, ...], places: Sequence[tuple[Any, ...]
     )
 
 
-def _dotted(location: Iterable[Any]) -> str:
-    text = ""
-    for step in location:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        elif step != "[key]":
-            text += f".{_one_line(str(step), 100)}"
-    return text.lstrip(".")
-
-
-def _plain(item: Any) -> str:
-    message = _one_line(str(item["msg"]).removeprefix("Value error, "), 900)
+def _plain(item: ErrorDetails) -> str:
+    message = _one_line(in_words(item), 900)
     hint = _HINTS.get(str(item["type"]))
     return f"{message}; {hint}" if hint else message
 

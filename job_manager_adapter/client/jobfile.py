@@ -23,6 +23,7 @@ from copilot_agent.protocol.job import (
     Requirements,
     VariableName,
 )
+from copilot_agent.protocol.words import dotted, in_words
 from job_manager_adapter.client.files import hash_file
 
 MAX_JOBS = 100_000
@@ -187,7 +188,7 @@ def _substitute(value: Any, values: dict[str, str]) -> Any:
 def invalid(what: str, error: ValidationError) -> CopilotError:
     """A CopilotError that names each refused field."""
     fields = tuple(
-        FieldError(field=".".join(map(str, item["loc"])) or what, message=_words(item))
+        FieldError(field=dotted(item["loc"]) or what, message=_words(item))
         for item in error.errors()[:20]
     )
     return CopilotError(
@@ -199,13 +200,6 @@ def invalid(what: str, error: ValidationError) -> CopilotError:
 
 
 def _words(item: ErrorDetails) -> str:
-    match item["type"]:
-        case "missing":
-            return "is missing"
-        case "extra_forbidden":
-            near = difflib.get_close_matches(str(item["loc"][-1]), _FIELDS, n=1)
-            return f"no such field; {near[0]}?" if near else "no such field"
-        case "tuple_type":
-            return 'must be a list, such as ["a", "b"]'
-        case _:
-            return item["msg"][:1000]
+    near = difflib.get_close_matches(str(item["loc"][-1]), _FIELDS, n=1) if item["loc"] else []
+    words = in_words(item)[:1000]
+    return f"{words}; {near[0]}?" if near and item["type"] == "extra_forbidden" else words

@@ -44,7 +44,7 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
         ("[server]\nport = 70000\n", "server.port"),
         ('[server]\nlisten = "example.org"\n', "server.listen"),
         ("[policy]\nlease_seconds = 10\n", "policy"),
-        ('[experiments.Demo]\nadapter = "queue"\n', "experiments.Demo.[key]"),
+        ('[experiments.Demo]\nadapter = "queue"\n', "experiments.Demo"),
         ('[experiments.demo]\nadaptor = "queue"\n', "experiments.demo.adaptor"),
         ("[limits]\nfree_space_mib = -1\n", "limits.free_space_mib"),
     ],
