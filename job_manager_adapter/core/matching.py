@@ -93,8 +93,8 @@ class Bucket:
     """Below 0 while news of a job's end have overtaken those of its submission."""
 
     @property
-    def rank(self) -> Rank | None:
-        return (-self.priority, self.head, self.klass.id) if self.count > 0 else None
+    def rank(self) -> Rank:
+        return (-self.priority, self.head, self.klass.id)
 
 
 class Pick(NamedTuple):
@@ -106,11 +106,13 @@ class Pick(NamedTuple):
 @dataclass(slots=True)
 class Matcher:
     _buckets: dict[tuple[int, int], Bucket] = field(default_factory=dict)
-    """By class number and priority."""
+    """By class number and priority; also empty ones, which often fill again."""
     _rankings: dict[str, Ranking] = field(default_factory=dict)
-    """By experiment; the one whose turn it is comes first."""
+    """By experiment."""
     _waiting: Counter[str] = field(default_factory=Counter)
     """Jobs by experiment."""
+    _turns: dict[str, Ranking] = field(default_factory=dict)
+    """Of experiments with waiting jobs; the one whose turn it is comes first."""
     _hungry: dict[Room, OrderedDict[str, None]] = field(default_factory=dict)
     """Pilots by their room, longest waiting first. A plain dict is slow to lose its first ones."""
     _rooms: dict[str, Room] = field(default_factory=dict)
@@ -119,13 +121,11 @@ class Matcher:
 
     def add(self, klass: RequirementClass, priority: int, count: int, head: int) -> None:
         """Counts jobs in (or, with a negative count, out); they may come in any order."""
-        if not count:
-            return
         bucket = self._buckets.get((klass.id, priority))
         if bucket is None:
             bucket = Bucket(klass, priority, head, _need(klass.requirements))
             self._buckets[klass.id, priority] = bucket
-        elif count > 0 and head < bucket.head:
+        elif not bucket.count or (count > 0 and head < bucket.head):
             bucket.head = head
         self._count(bucket, count)
 
@@ -134,42 +134,46 @@ class Matcher:
         bucket = self._buckets.get((klass.id, priority))
         if bucket and head > bucket.head:
             bucket.head = head
-            self._rank(bucket)
+            if bucket.count > 0:
+                self._rankings[klass.experiment].put((klass.id, priority), bucket.need, bucket.rank)
 
     def replace(self, waiting: Iterable[tuple[RequirementClass, int, int, int]]) -> None:
         """Forgets all counters for these: (class, priority, count, head)."""
         self._buckets.clear()
         self._rankings.clear()
+        self._turns.clear()
         self._waiting.clear()
         for klass, priority, count, head in waiting:
             self.add(klass, priority, count, head)
+
+    def run_dry(self, klass: int) -> None:
+        """Nothing of that class waits."""
+        for (number, _), bucket in list(self._buckets.items()):
+            if number == klass and bucket.count:
+                self._count(bucket, -bucket.count)
+
+    def classes(self) -> set[int]:
+        """Numbers of those of which jobs wait."""
+        return {number for (number, _), bucket in self._buckets.items() if bucket.count > 0}
 
     def waiting(self) -> dict[str, int]:
         """Jobs that wait, by experiment."""
         return {experiment: count for experiment, count in self._waiting.items() if count}
 
     def _count(self, bucket: Bucket, count: int) -> None:
-        before = max(bucket.count, 0)
-        bucket.count += count
-        self._waiting[bucket.klass.experiment] += max(bucket.count, 0) - before
-        if bucket.count == 0:
-            self._remove(bucket)
-        else:
-            self._rank(bucket)
-
-    def _rank(self, bucket: Bucket) -> None:
-        ranking = self._rankings.get(bucket.klass.experiment)
+        experiment, key = bucket.klass.experiment, (bucket.klass.id, bucket.priority)
+        before, bucket.count = bucket.count, bucket.count + count
+        self._waiting[experiment] += max(bucket.count, 0) - max(before, 0)
+        ranking = self._rankings.get(experiment)
         if ranking is None:
-            ranking = self._rankings[bucket.klass.experiment] = Ranking()
-        ranking.put((bucket.klass.id, bucket.priority), bucket.need, bucket.rank)
-
-    def _remove(self, bucket: Bucket) -> None:
-        key, experiment = (bucket.klass.id, bucket.priority), bucket.klass.experiment
-        del self._buckets[key]
-        ranking = self._rankings[experiment]
-        ranking.drop(key)
-        if not ranking:
-            del self._rankings[experiment]
+            ranking = self._rankings[experiment] = Ranking()
+        if bucket.count > 0:
+            ranking.put(key, bucket.need, bucket.rank)
+            self._turns.setdefault(experiment, ranking)
+        elif before > 0:
+            ranking.drop(key)
+            if not self._waiting[experiment]:
+                del self._turns[experiment]
 
     # Who is hungry
 
@@ -216,7 +220,7 @@ class Matcher:
         """One job for each hungry pilot, as far as they go."""
         picks = []
         for room in list(self._hungry):
-            if not self._rankings:
+            if not self._turns:
                 break
             while (line := self._hungry.get(room)) and (bucket := self._best(room)):
                 picks.append(self._take(next(iter(line)), room, bucket))
@@ -224,7 +228,7 @@ class Matcher:
 
     def _best(self, room: Room) -> Bucket | None:
         limits = room.limits()
-        for ranking in self._rankings.values():
+        for ranking in self._turns.values():
             if key := ranking.best(limits):
                 return self._buckets[key]
         return None
@@ -233,8 +237,8 @@ class Matcher:
         self.offer_room(pilot, room.less(bucket.klass.requirements))
         self._count(bucket, -1)
         experiment = bucket.klass.experiment
-        if experiment in self._rankings and len(self._rankings) > 1:
-            self._rankings[experiment] = self._rankings.pop(experiment)  # its turn is over
+        if experiment in self._turns and len(self._turns) > 1:
+            self._turns[experiment] = self._turns.pop(experiment)  # its turn is over
         return Pick(pilot, bucket.klass, bucket.priority)
 
 

@@ -54,7 +54,7 @@ _Key = tuple[int, int]
 
 
 class Ranking:
-    """Entries by a key of their own; `rank` None: it is there, but cannot be chosen now."""
+    """Entries by a key of their own; what a key needs never changes."""
 
     def __init__(self) -> None:
         self._slots: dict[_Key, int] = {}
@@ -70,22 +70,21 @@ class Ranking:
             self._winners[node] = self._winners[2 * node]
         self._least = [_NOTHING_YET] * (2 * size)
 
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def put(self, key: _Key, need: Need, rank: Rank | None) -> None:
-        """Adds an entry or ranks it anew; what a key needs never changes."""
+    def put(self, key: _Key, need: Need, rank: Rank) -> None:
+        """Ranks an entry, for the first time or anew."""
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = self._enter(key, need)
-        if self._ranks[slot] != (rank or _NEVER):
-            self._ranks[slot] = rank or _NEVER
+        if self._ranks[slot] != rank:
+            self._ranks[slot] = rank
             self._replay(slot)
 
     def drop(self, key: _Key) -> None:
-        slot = self._slots.pop(key)
-        self._ranks[slot] = _NEVER
-        self._replay(slot)
+        """The entry cannot be chosen any more. It keeps its place, in case that it comes again."""
+        slot = self._slots.get(key)
+        if slot is not None and self._ranks[slot] != _NEVER:
+            self._ranks[slot] = _NEVER
+            self._replay(slot)
 
     def best(self, limits: Need) -> _Key | None:
         """The key of the best entry within the limits."""
@@ -125,14 +124,18 @@ class Ranking:
         self._keys.append(key)
         node = self._size + slot
         self._least[node] = need
-        while node := node // 2:
-            self._least[node] = self._least[node].least(need)
+        while (node := node // 2) and (both := self._least[node].least(need)) != self._least[node]:
+            self._least[node] = both
         return slot
 
     def _sort(self) -> None:
-        """Puts the entries in order of their needs, with as much space again for new ones."""
+        """Puts the entries in order of their needs, with as much space again for new ones.
+
+        Dropped ones lose their places.
+        """
         leaves, ranks = self._least[self._size :], self._ranks
-        entries = [(leaves[slot], key, ranks[slot]) for key, slot in self._slots.items()]
+        slots = {key: slot for key, slot in self._slots.items() if ranks[slot] != _NEVER}
+        entries = [(leaves[slot], key, ranks[slot]) for key, slot in slots.items()]
         entries.sort(key=lambda entry: entry[0].order())
         size = _SMALLEST
         while size < 2 * len(entries):

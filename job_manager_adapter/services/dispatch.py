@@ -320,7 +320,7 @@ class Dispatcher:
             log.warning("claims failed, trying again: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             results = [[] for _ in claims]
-        self._settle(picks)
+        self._settle(picks, results)
         for claim, claimed in zip(claims, results, strict=True):
             for got in claimed:
                 self._leased(claim.pilot, got)
@@ -334,20 +334,24 @@ class Dispatcher:
             self.miscounted = True
             asyncio.get_running_loop().call_later(SHORTFALL_SECONDS, self.rematch)
 
-    def _settle(self, picks: Iterable[Pick]) -> None:
-        """The wishes are over; what was really claimed is counted out after this."""
+    def _settle(self, picks: Iterable[Pick], results: Sequence[Sequence[Claimed]]) -> None:
+        """The wishes are over; what was not claimed after all waits on."""
+        left: Counter[tuple[int, int]] = Counter()
         for pick in picks:
             pilot = self.fleet.pilots[pick.pilot]
             pilot.reserved[pick.klass.id] -= 1
             if not pilot.reserved[pick.klass.id]:
                 del pilot.reserved[pick.klass.id]
-            self.matcher.add(pick.klass, pick.priority, 1, 1 << 62)
+            left[pick.klass.id, pick.priority] += 1
+        left.subtract((got.klass, got.priority) for claimed in results for got in claimed)
+        for (number, priority), count in left.items():
+            if count:
+                self.matcher.add(self._classes[number], priority, count, 1 << 62)
 
     def _leased(self, name: str, got: Claimed) -> None:
         pilot = self.fleet.pilots[name]
         klass = self._classes[got.klass]
         self.matcher.learn(klass, got.priority, got.sequence + 1)
-        self.matcher.add(klass, got.priority, -1, got.sequence + 1)
         if (got.job, got.attempt) in self._stillborn:
             return
         spec = JobSpec.model_validate_json(got.spec)
