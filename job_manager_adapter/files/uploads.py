@@ -7,16 +7,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
+from job_manager_adapter.files.batches import BATCH, store_in_batches
 from job_manager_adapter.files.blobs import BlobStore
 from job_manager_adapter.files.durable import private_directory
 
-CHUNK = 256 * 1024
 _DAY = 86400.0
 _MOST_HASHERS = 4096
 P = ParamSpec("P")
@@ -52,17 +52,22 @@ class _Part:
     offset: int
     hasher: "hashlib._Hash"
 
-    def append(self, data: bytes) -> None:
-        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as file:
-            file.seek(self.offset)
-            try:
-                file.write(data)
-                file.flush()
-            except OSError as error:
-                file.truncate(self.offset)
-                raise _refusal(error) from error
-        self.hasher.update(data)
-        self.offset += len(data)
+    def open(self) -> BinaryIO:
+        """Ready for what comes next; a planted link is not followed."""
+        file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b")
+        file.seek(self.offset)
+        return file
+
+    def append(self, file: BinaryIO, pieces: Sequence[bytes]) -> None:
+        try:
+            file.writelines(pieces)
+            file.flush()
+        except OSError as error:
+            file.truncate(self.offset)
+            raise _refusal(error) from error
+        for piece in pieces:
+            self.hasher.update(piece)
+            self.offset += len(piece)
 
     def sync(self) -> None:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -103,12 +108,19 @@ class Uploads:
             part = await _to_the_end(self._open, target)
             if offset != part.offset:
                 raise OffsetMismatchError(part.offset)
-            async for data in _batches(body):
-                self._check_room(target, part, len(data))
-                await _to_the_end(part.append, data)
+            await self._take(target, part, body)
             if part.offset == target.length:
                 await _to_the_end(self._finish, target, part)
             return part.offset
+
+    async def _take(self, target: Target, part: _Part, body: AsyncIterator[bytes]) -> None:
+        with part.open() as file:
+
+            def store(pieces: Sequence[bytes]) -> None:
+                self._check_room(target, part, sum(map(len, pieces)))
+                part.append(file, pieces)
+
+            await store_in_batches(body, store)
 
     def clean(self, days: float = 1.0) -> int:
         """Drops half files untouched for `days`; returns how many."""
@@ -202,30 +214,9 @@ def _read_note(path: Path) -> object:
 def _hash(path: Path) -> "hashlib._Hash":
     hasher = hashlib.sha256()
     with path.open("rb") as file:
-        while data := file.read(CHUNK):
+        while data := file.read(BATCH):
             hasher.update(data)
     return hasher
-
-
-async def _batches(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The body in pieces of about `CHUNK` bytes, so that memory stays flat.
-
-    What came before the connection broke is handed on first: the sender needn't repeat it.
-    """
-    waiting = bytearray()
-    broken: Exception | None = None
-    try:
-        async for data in body:
-            waiting += data
-            if len(waiting) >= CHUNK:
-                yield bytes(waiting)
-                waiting.clear()
-    except (ConnectionError, TimeoutError) as error:
-        broken = error
-    if waiting:
-        yield bytes(waiting)
-    if broken:
-        raise broken
 
 
 async def _to_the_end(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from job_manager_adapter.files.blobs import BlobStore
-from job_manager_adapter.files.uploads import CHUNK, OffsetMismatchError, Target, Uploads
+from job_manager_adapter.files.batches import BATCH
+from job_manager_adapter.files.uploads import OffsetMismatchError, Target, Uploads
 
-DATA = bytes(range(256)) * 4096
+DATA = bytes(range(256)) * 8192
 SHA = hashlib.sha256(DATA).hexdigest()
 TARGET = Target("output j 1 mass.txt", SHA, len(DATA))
 
@@ -63,7 +64,7 @@ async def test_an_empty_file_arrives(uploads: Uploads, blobs: BlobStore) -> None
 async def test_it_goes_on_after_a_cut(
     tmp_path: Path, uploads: Uploads, blobs: BlobStore, restarted: bool
 ) -> None:
-    half = CHUNK + 12_345
+    half = BATCH + 12_345
     with pytest.raises(ConnectionResetError):
         await uploads.receive(TARGET, 0, cut_body(DATA[:half]))
     if restarted:
@@ -155,14 +156,16 @@ async def test_a_newer_upload_ends_an_older_one_that_hangs(
     begun = asyncio.Event()
 
     async def hanging() -> AsyncIterator[bytes]:
-        yield DATA[:CHUNK]
+        yield DATA[:BATCH]
         begun.set()
         await asyncio.Event().wait()
 
     older = asyncio.create_task(uploads.receive(TARGET, 0, hanging()))
     await begun.wait()
-    offset = uploads.offset(TARGET.key)
-    assert await uploads.receive(TARGET, offset, body(DATA[offset:])) == len(DATA)
+    with pytest.raises(OffsetMismatchError) as caught:
+        await uploads.receive(TARGET, 5, body(DATA[5:]))
+    assert caught.value.offset == BATCH
+    assert await uploads.receive(TARGET, BATCH, body(DATA[BATCH:])) == len(DATA)
     with pytest.raises(asyncio.CancelledError):
         await older
     assert blobs.path(SHA).read_bytes() == DATA
