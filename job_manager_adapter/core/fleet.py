@@ -34,6 +34,10 @@ class Pilot:
     """Monotonic time of its last frame to this process."""
     seen_at: float | None = None
     """The same in Unix time."""
+    noted_at: float | None = None
+    """`seen_at` as the store has it."""
+    unwritten: bool = False
+    """The store has not yet taken what it said of a pause or of its capabilities."""
     session: int = 0
     attached: bool = False
     sequence: int = -1

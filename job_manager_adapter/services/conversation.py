@@ -143,9 +143,13 @@ class Conversation:
     def _reflected(self, pilot: Pilot, frame: PilotFrame) -> None:
         self._dispatcher.outbox(pilot.id).reflect(frame.commands_done, frame.receipts_kept)
         if frame.receipts_kept:
-            self._dispatcher.spawn(
-                self._dispatcher.store.receipts_kept(pilot.launcher_key, frame.receipts_kept)
-            )
+            self._dispatcher.spawn(self._kept(pilot.launcher_key, frame.receipts_kept))
+
+    async def _kept(self, launcher_key: str, receipts: Sequence[str]) -> None:
+        try:
+            await self._dispatcher.store.receipts_kept(launcher_key, receipts)
+        except StoreError as error:  # then they are told again when a pilot of it attaches
+            log.warning("receipts of %s are not noted as kept: %s", launcher_key, error)
 
     def _pause(self, pilot: Pilot, paused: bool) -> None:
         if paused == pilot.paused:
@@ -155,8 +159,7 @@ class Conversation:
         for lease in pilot.leases.values():
             grace = self._dispatcher.grace(pilot, lease.pause_seconds)
             self._dispatcher.leases.renew(lease, now, now + grace)
-        change = PilotChange(pilot.id, paused=paused, seen_at=pilot.seen_at)
-        self._dispatcher.spawn(self._change(change))
+        self._dispatcher.spawn(self._write_down(pilot))
         self._dispatcher.events.emit("pilot", pilot.id, "paused" if paused else "resumed")
 
     def _held(self, pilot: Pilot, holding: Sequence[Held], now: float) -> None:
@@ -230,11 +233,20 @@ class Conversation:
             return
         pilot.capabilities = frame.capabilities
         pilot.cpu_flags = self._dispatcher.fleet.intern(frame.capabilities.cpu_flags)
-        change = PilotChange(pilot.id, capabilities=frame.capabilities)
-        self._dispatcher.spawn(self._change(change))
+        self._dispatcher.spawn(self._write_down(pilot))
 
-    async def _change(self, change: PilotChange) -> None:
-        await self._dispatcher.store.change_pilots([change])
+    async def _write_down(self, pilot: Pilot) -> None:
+        change = PilotChange(
+            pilot.id,
+            capabilities=pilot.capabilities,
+            paused=pilot.paused,
+            seen_at=pilot.seen_at,
+        )
+        try:
+            await self._dispatcher.store.change_pilots([change])
+        except StoreError as error:
+            log.warning("news of %s wait for the store: %s", pilot.id, error)
+            pilot.unwritten = True  # housekeeping tries again
 
     # Offers and links that need the job's specification again
 

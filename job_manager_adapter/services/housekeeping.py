@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 
+from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.services.dispatch import Dispatcher
 from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.events import Events
@@ -82,7 +83,7 @@ class Housekeeping:
         """Notes who is lost, writes down who was seen, forgets who is long gone."""
         dispatcher = self._dispatcher
         now, lease_seconds = dispatcher.clock.monotonic(), dispatcher.config.policy.lease_seconds
-        changes, gone = [], []
+        gone = []
         for pilot in dispatcher.fleet.pilots.values():
             state = pilot.state(now, lease_seconds)
             if state is PilotState.LOST and pilot.id not in self._lost:
@@ -92,15 +93,33 @@ class Housekeeping:
                 dispatcher.matcher.withdraw(pilot.id)
             elif state is not PilotState.LOST:
                 self._lost.discard(pilot.id)
-            if pilot.seen_at is not None and pilot.seen is not None:
-                changes.append(PilotChange(pilot.id, seen_at=pilot.seen_at))
             idle = not (pilot.leases or pilot.reserved)
             silent = pilot.seen is None or now - pilot.seen > lease_seconds + FORGET_SECONDS
             if idle and silent and state in (PilotState.LOST, PilotState.RETIRED):
                 gone.append(pilot.id)
-        await dispatcher.store.change_pilots(changes)
+        await self._write_down(list(dispatcher.fleet.pilots.values()))
         for name in gone:
             self._forget(name)
+
+    async def _write_down(self, pilots: Sequence[Pilot]) -> None:
+        """Who was heard of since the last time, and what the store did not take before."""
+        news = [
+            pilot
+            for pilot in pilots
+            if pilot.unwritten or (pilot.seen is not None and pilot.seen_at != pilot.noted_at)
+        ]
+        changes = [
+            PilotChange(
+                pilot.id,
+                capabilities=pilot.capabilities if pilot.unwritten else None,
+                paused=pilot.paused if pilot.unwritten else None,
+                seen_at=pilot.seen_at,
+            )
+            for pilot in news
+        ]
+        await self._dispatcher.store.change_pilots(changes)
+        for pilot, change in zip(news, changes, strict=True):
+            pilot.noted_at, pilot.unwritten = change.seen_at, False
 
     def _forget(self, name: str) -> None:
         dispatcher = self._dispatcher

@@ -1,12 +1,13 @@
 """What happens without anybody asking."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from copilot_agent.protocol.job import JobState
 from job_manager_adapter.store.base import StoreError
-from job_manager_adapter.store.records import Selected
+from job_manager_adapter.store.records import PilotChange, Selected
 from tests.unit.job_manager_adapter.services.world import LEASE, OPERATOR, World
 
 
@@ -57,10 +58,7 @@ async def test_an_expiry_that_fails_comes_again(world: World) -> None:
     await pilot.hear()
     release = world.store.release
 
-    async def down(many: object) -> object:
-        raise StoreError("away")
-
-    world.store.release = down  # type: ignore[method-assign, assignment]
+    world.store.release = away  # type: ignore[method-assign, assignment]
     world.clock.advance(LEASE + 1)
     with pytest.raises(StoreError):
         await world.services.housekeeping.expire()
@@ -78,3 +76,44 @@ async def test_counters_that_went_wrong_are_read_again(world: World) -> None:
     assert world.services.stats().jobs_waiting == {"lhc": 1}
     await world.services.housekeeping.recount()
     assert world.services.stats().jobs_waiting == {}
+
+
+async def test_a_pause_that_the_store_did_not_take_is_written_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pilot = await world.pilot()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "change_pilots", away)
+        patch.setattr(world.store, "receipts_kept", away)
+        await pilot.say(paused=True, receipts_kept=("r-" + "0" * 20,))
+    row = await world.store.pilot(pilot.id)
+    assert row is not None and not row.paused
+    await world.services.housekeeping.look_after_pilots()
+    row = await world.store.pilot(pilot.id)
+    assert row is not None and row.paused
+
+
+async def test_only_who_was_heard_of_is_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await world.pilot(b"1"), await world.pilot(b"2")
+    await world.services.housekeeping.look_after_pilots()
+    written: list[str] = []
+    change_pilots = world.store.change_pilots
+
+    async def change(many: Sequence[PilotChange]) -> None:
+        written.extend(item.pilot for item in many)
+        await change_pilots(many)
+
+    monkeypatch.setattr(world.store, "change_pilots", change)
+    world.clock.advance(1)
+    await two.say()
+    await world.services.housekeeping.look_after_pilots()
+    await world.services.housekeeping.look_after_pilots()
+    assert written == [two.id]
+    row = await world.store.pilot(two.id)
+    assert row is not None and row.seen_at == world.clock.time() and one.id != two.id
+
+
+async def away(*_: object) -> None:
+    raise StoreError("away")
