@@ -40,6 +40,8 @@ class Pilot:
     """The store has not yet taken what it said of a pause or of its capabilities."""
     session: int = 0
     attached: bool = False
+    silent: bool = False
+    """A lease of its ran out without a word; its connection may only seem to live."""
     sequence: int = -1
     """Newest frame of the session."""
     paused: bool = False
@@ -87,7 +89,8 @@ class Pilot:
 
     @property
     def takes_jobs(self) -> bool:
-        return self.attached and not (self.paused or self.leaving or self.draining or self.retired)
+        ready = self.attached and not self.silent
+        return ready and not (self.paused or self.leaving or self.draining or self.retired)
 
     def state(self, now: float, lease_seconds: float) -> PilotState:
         if self.retired:

@@ -118,7 +118,7 @@ class Conversation:
         dispatcher = self._dispatcher
         pilot = dispatcher.fleet.pilots[session.pilot]
         now = dispatcher.clock.monotonic()
-        pilot.seen, pilot.seen_at = now, dispatcher.clock.time()
+        pilot.seen, pilot.seen_at, pilot.silent = now, dispatcher.clock.time(), False
         outbox = dispatcher.outbox(pilot.id)
         self._reflected(pilot, frame)
         self._reports.take(pilot, frame.reports)

@@ -31,6 +31,7 @@ from job_manager_adapter.store.records import (
     Released,
     Waiting,
 )
+from job_manager_adapter.views import PilotState
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
@@ -253,7 +254,13 @@ class Dispatcher:
 
     async def expire(self) -> int:
         """Takes back what ran out; returns how many."""
-        late = [lease for lease in self.leases.expired(self.clock.monotonic()) if not lease.ending]
+        now = self.clock.monotonic()
+        late = [lease for lease in self.leases.expired(now) if not lease.ending]
+        for name in {lease.pilot for lease in late}:
+            pilot = self.fleet.get(name)
+            if pilot and pilot.state(now, self.config.policy.lease_seconds) is PilotState.LOST:
+                pilot.silent = True  # what it has lost is not for itself to take again
+                self.matcher.withdraw(name)
         await self.take_back([self._overdue(lease) for lease in late])
         return len(late)
 
