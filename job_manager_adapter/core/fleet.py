@@ -52,6 +52,8 @@ class Pilot:
     drain_command: str = ""
     """The latest word about that; it takes the place of earlier ones."""
     retired: bool = False
+    elsewhere: bool = False
+    """It attached to another manager of the same database."""
     leases: dict[Key, Lease] = field(default_factory=dict)
     doomed: dict[Key, Doomed] = field(default_factory=dict)
     """Attempts it still holds although they are no longer its own; they take room until then."""

@@ -15,11 +15,12 @@ from job_manager_adapter.services.hosts import Hosts
 from job_manager_adapter.services.housekeeping import Housekeeping
 from job_manager_adapter.services.jobs import Jobs
 from job_manager_adapter.services.links import Links
+from job_manager_adapter.services.peers import Peers
 from job_manager_adapter.services.pilots import Pilots
 from job_manager_adapter.services.reports import Reports
 from job_manager_adapter.services.tokens import Tokens
 from job_manager_adapter.services.upstream import Upstream
-from job_manager_adapter.store.base import Store
+from job_manager_adapter.store.base import PeerStore, Store
 from job_manager_adapter.views import PilotState
 
 
@@ -51,11 +52,14 @@ class Services:
         links: Links,
         config: Config,
         adapters: Mapping[str, Adapter],
+        peers: PeerStore | None = None,
     ) -> None:
         self.events = Events(store, clock, config.events_kept)
         self._dispatcher = Dispatcher(store, clock, ids, config, self.events)
         reports = Reports(self._dispatcher, signer, links)
         self.draining = Draining(self._dispatcher)
+        if peers is not None:
+            self._dispatcher.peers = Peers(peers, self._dispatcher, self.draining)
         conversation = Conversation(self._dispatcher, reports, links, self.draining)
         self.jobs = Jobs(self._dispatcher, links)
         self.pilots = Pilots(self._dispatcher, conversation, self.draining, signer)
@@ -73,6 +77,7 @@ class Services:
 
     async def start(self) -> None:
         """Reads counters and open leases; every open lease gets a fresh grace."""
+        await self._dispatcher.peers.start()
         await self.events.start()
         await self.draining.refresh()
         await self._dispatcher.start()
@@ -114,8 +119,12 @@ def build_services(
     links: Links,
     config: Config,
     adapters: Mapping[str, Adapter] | None = None,
+    peers: PeerStore | None = None,
 ) -> Services:
-    """`adapters` by experiment's name; experiments without one use the built-in queue."""
+    """`adapters` by experiment's name; experiments without one use the built-in queue.
+
+    `peers` where other managers may work on the same store; it has joined them.
+    """
     return Services(
         store,
         clock=clock,
@@ -124,4 +133,5 @@ def build_services(
         links=links,
         config=config,
         adapters=adapters or {},
+        peers=peers,
     )

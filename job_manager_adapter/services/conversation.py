@@ -49,8 +49,11 @@ class Conversation:
     async def attach(self, row: PilotRow, carrier: str) -> PilotSession:
         """The pilot is neither retired nor banned."""
         dispatcher = self._dispatcher
+        taken = await dispatcher.peers.took(row)
         receipts = await dispatcher.store.receipts_due(row.launcher_key, 1000)
         pilot = dispatcher.remember(row)
+        for lease in taken:
+            dispatcher.restore(lease)
         outbox = dispatcher.outbox(pilot.id)
         for receipt in receipts:
             outbox.receipts.put(receipt.statement.id, receipt)

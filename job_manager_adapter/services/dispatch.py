@@ -7,7 +7,7 @@ lease is here after its claim is committed, and gone after its end is committed.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Command, CommandKind
@@ -19,6 +19,7 @@ from job_manager_adapter.core.matching import Matcher, Pick, RequirementClass
 from job_manager_adapter.services.context import Clock, Config, Ids
 from job_manager_adapter.services.events import Events
 from job_manager_adapter.services.outbox import Outbox
+from job_manager_adapter.services.peers import Alone
 from job_manager_adapter.services.resting import Rest, Resting
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.store.base import Store, StoreError
@@ -60,7 +61,10 @@ class Dispatcher:
         """Attempts by outcome since the start."""
         self.miscounted = False
         """A claim got less than the counters promised; housekeeping reads them anew."""
-        self._classes: dict[int, RequirementClass] = {}
+        self.classes: dict[int, RequirementClass] = {}
+        self.peers = Alone()
+        self._begun: Counter[int] = Counter()
+        """How often jobs of a class began to wait."""
         self._picks: list[Pick] = []
         self._claiming = 0
         self._stillborn: set[Key] = set()
@@ -71,7 +75,7 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Every open lease gets a fresh grace; a paused pilot's what is left of the pause limit."""
-        self._classes = {klass.id: klass for klass in await self.store.classes()}
+        self.classes = {klass.id: klass for klass in await self.store.classes()}
         self.matcher.replace(
             (item.klass, item.priority, item.count, item.head)
             for item in await self.store.waiting()
@@ -83,9 +87,12 @@ class Dispatcher:
             if row.id in holders:
                 self.remember(row)
         for item in open_leases:
-            self._restore(item)
+            self.restore(item)
 
-    def _restore(self, item: OpenLease) -> None:
+    def restore(self, item: OpenLease) -> Lease | None:
+        """A lease from the database, with a fresh grace; None if it is known."""
+        if self.leases.get((item.job, item.attempt)):
+            return None
         now, wall = self.clock.monotonic(), self.clock.time()
         pilot = self.fleet.get(item.pilot)
         grace = self.config.policy.lease_seconds
@@ -96,7 +103,7 @@ class Dispatcher:
             job=item.job,
             attempt=item.attempt,
             pilot=item.pilot,
-            klass=self._classes[item.klass],
+            klass=self.classes[item.klass],
             priority=item.priority,
             since=now - max(wall - item.leased_at, 0.0),
             leased_at=item.leased_at,
@@ -108,6 +115,7 @@ class Dispatcher:
         self.leases.add(lease)
         if pilot is not None:
             pilot.leases[lease.key] = lease
+        return lease
 
     async def settle(self) -> None:
         """Waits for what is under way."""
@@ -140,7 +148,7 @@ class Dispatcher:
 
     def remember(self, row: PilotRow) -> Pilot:
         pilot = self.fleet.add(row.id, row.host, row.enrolment, row.launcher_key, row.capabilities)
-        pilot.paused, pilot.retired = row.paused, row.retired
+        pilot.paused, pilot.retired, pilot.elsewhere = row.paused, row.retired, False
         pilot.draining = self.drains.of(row.id, row.host) is not None
         pilot.seen_at = pilot.seen_at or row.seen_at
         return pilot
@@ -178,6 +186,19 @@ class Dispatcher:
                 session.close(reason)
             self.events.emit("pilot", pilot.id, "retired", detail=reason.value)
         self.rematch()
+
+    def left(self, name: str) -> None:
+        """The pilot attached to another manager, which has its leases now."""
+        if (pilot := self.fleet.get(name)) is None:
+            return
+        for key in list(pilot.leases):
+            self.drop(key)
+        pilot.attached, pilot.seen, pilot.elsewhere = False, None, True
+        pilot.doomed.clear()
+        self.matcher.withdraw(name)
+        self.outboxes.pop(name, None)
+        if session := self.sessions.pop(name, None):
+            session.close(ErrorCode.SESSION_SUPERSEDED)
 
     # Leases
 
@@ -237,7 +258,8 @@ class Dispatcher:
 
     def count(self, item: Waiting, count: int) -> None:
         """Jobs began (or with a negative count ceased) to wait."""
-        self._classes.setdefault(item.klass.id, item.klass)
+        self.classes.setdefault(item.klass.id, item.klass)
+        self._begun[item.klass.id] += count > 0
         self.matcher.add(item.klass, item.priority, count, item.head)
 
     def waiting(self) -> Counter[str]:
@@ -285,7 +307,9 @@ class Dispatcher:
         if pilot is not None and pilot.paused:
             failure_class = FailureClass.PREEMPTED
             message = f"its pilot was paused for longer than {lease.pause_seconds:.0f} s"
-        return Release(lease.job, lease.attempt, failure_class, message, self.clock.time())
+        return Release(
+            lease.job, lease.attempt, failure_class, message, self.clock.time(), overdue=True
+        )
 
     # Matching and claims
 
@@ -320,6 +344,7 @@ class Dispatcher:
             Claim(pilot, klass, count, at, self.resting.of_class(klass))
             for (pilot, klass), count in wanted.items()
         ]
+        begun = {claim.klass: self._begun[claim.klass] for claim in claims}
         self._claiming += 1
         try:
             results: Sequence[Sequence[Claimed]] = await self.store.claim(claims)
@@ -327,6 +352,7 @@ class Dispatcher:
             log.warning("claims failed, trying again: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             results = [[] for _ in claims]
+            begun.clear()  # nothing was learnt
         self._settle(picks, results)
         for claim, claimed in zip(claims, results, strict=True):
             for got in claimed:
@@ -339,7 +365,19 @@ class Dispatcher:
             self.wake(name)
         if sum(map(len, results)) < len(picks):  # somebody cancelled meanwhile, or more
             self.miscounted = True
+            self._run_dry(claims, results, begun)
             asyncio.get_running_loop().call_later(SHORTFALL_SECONDS, self.rematch)
+
+    def _run_dry(
+        self,
+        claims: Sequence[Claim],
+        results: Sequence[Sequence[Claimed]],
+        begun: Mapping[int, int],
+    ) -> None:
+        """A claim that got less than it asked for left nothing of its class, at that moment."""
+        for claim, claimed in zip(claims, results, strict=True):
+            if len(claimed) < claim.count and self._begun[claim.klass] == begun.get(claim.klass):
+                self.matcher.run_dry(claim.klass)
 
     def _settle(self, picks: Iterable[Pick], results: Sequence[Sequence[Claimed]]) -> None:
         """The wishes are over; what was not claimed after all waits on."""
@@ -353,13 +391,13 @@ class Dispatcher:
         left.subtract((got.klass, got.priority) for claimed in results for got in claimed)
         for (number, priority), count in left.items():
             if count:
-                self.matcher.add(self._classes[number], priority, count, 1 << 62)
+                self.matcher.add(self.classes[number], priority, count, 1 << 62)
 
     def _leased(self, name: str, got: Claimed) -> None:
         pilot = self.fleet.pilots[name]
-        klass = self._classes[got.klass]
+        klass = self.classes[got.klass]
         self.matcher.learn(klass, got.priority, got.sequence + 1)
-        if (got.job, got.attempt) in self._stillborn:
+        if pilot.elsewhere or (got.job, got.attempt) in self._stillborn:
             return
         spec = JobSpec.model_validate_json(got.spec)
         now = self.clock.monotonic()

@@ -86,12 +86,27 @@ class Events:
                 return
             entry = JournalEntry(batch[0].id, batch[-1].id, _EVENTS.dump_json(batch))
             try:
-                await self._store.append_journal(entry, self._keep)
+                first = await self._store.append_journal(entry, self._keep)
             except StoreError:
                 self._wake.set()
                 raise
             del self._pending[: len(batch)]
+            if moved := first - batch[0].id:  # behind what other managers wrote
+                batch = _renumbered(batch, first)
+                self._pending = _renumbered(self._pending, batch[-1].id + 1)
+                self._next += moved
             self._publish(batch)
+
+    async def grown(self, last: int) -> None:
+        """Other managers wrote the journal up to this event."""
+        async with self._lock:
+            known = self._next - 1 - len(self._pending)
+            if last <= known:
+                return
+            self._pending = _renumbered(self._pending, last + 1)
+            self._next += last - known
+            if self._subscribers:
+                self._publish([event async for event in self._catch_up(known)])
 
     def _publish(self, batch: list[Event]) -> None:
         for queue in self._subscribers:
@@ -132,7 +147,7 @@ class Events:
     async def _catch_up(self, seen: int) -> AsyncIterator[Event]:
         while entries := await self._store.journal(seen, 20):
             for entry in entries:
-                for event in _EVENTS.validate_json(entry.body):
+                for event in _renumbered(_EVENTS.validate_json(entry.body), entry.first):
                     if event.id > seen:
                         yield event
                 seen = max(seen, entry.last)
@@ -142,6 +157,13 @@ class Events:
         await self.flush()
         for queue in self._subscribers:
             queue.put_nowait(None)
+
+
+def _renumbered(events: list[Event], first: int) -> list[Event]:
+    """What is numbered right already stays as it is."""
+    if not events or events[0].id == first:
+        return events
+    return [event.model_copy(update={"id": first + i}) for i, event in enumerate(events)]
 
 
 def _visible(principal: Principal, event: Event) -> bool:

@@ -41,6 +41,7 @@ class Housekeeping:
         lease = self._dispatcher.config.policy.lease_seconds
         async with asyncio.TaskGroup() as group:
             group.create_task(self._events.run())
+            group.create_task(self._dispatcher.peers.run())
             group.create_task(self._sweep(min(lease / 10, 1.0)))
             group.create_task(self._repeat(self.look_after_pilots, min(lease / 2, 10.0)))
             group.create_task(self._repeat(self.recount, 5.0))
@@ -143,6 +144,8 @@ class Housekeeping:
     async def retain(self) -> None:
         """Deletes jobs that have been final for long, with their files and idempotency keys."""
         dispatcher = self._dispatcher
+        if not dispatcher.peers.leads:
+            return
         before = dispatcher.clock.time() - dispatcher.config.retention_seconds
         while old := await dispatcher.store.finished_before(before, RETENTION_BATCH):
             for job, attempts in old:

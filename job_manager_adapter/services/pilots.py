@@ -251,8 +251,8 @@ class Pilots:
         if row.retired:
             return PilotState.RETIRED
         known = self._dispatcher.fleet.get(row.id)
-        if known is None:
-            return PilotState.PAUSED if row.paused else PilotState.LOST
+        if known is None or known.elsewhere:
+            return self._dispatcher.peers.state(row)
         lease_seconds = self._dispatcher.config.policy.lease_seconds
         return known.state(self._dispatcher.clock.monotonic(), lease_seconds)
 

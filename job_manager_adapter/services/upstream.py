@@ -62,7 +62,12 @@ class Upstream:
             await asyncio.sleep(pause)
 
     async def sync(self) -> None:
-        """One round: tell, cancel, renew, fetch. Raises UpstreamError, StoreError."""
+        """One round: tell, cancel, renew, fetch. Raises UpstreamError, StoreError.
+
+        Of several managers on one database, one does it.
+        """
+        if not self._dispatcher.peers.leads:
+            return
         await self._tell()
         await self._cancel()
         await self._fetch()

@@ -221,6 +221,9 @@ class PeerStore(Protocol):
     async def take(self, pilots: Sequence[str]) -> list[OpenLease]:
         """These are this manager's from now on; returns what those hold that were not before."""
 
+    async def has(self, pilot: str) -> bool:
+        """Whether it is this manager's."""
+
     async def mine(self) -> Holdings:
         """This manager's pilots."""
 

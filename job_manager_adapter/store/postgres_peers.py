@@ -66,6 +66,8 @@ class PostgresPeers:
         self._connection: Any = None
         self._leading = False
         self._free_since: dict[int, float] = {}
+        self._fresh = True
+        """Has not looked for the dead: whoever comes into an empty house need not wait."""
         self._news: asyncio.Queue[PeerNews] = asyncio.Queue()
 
     # Being there
@@ -176,6 +178,11 @@ class PostgresPeers:
             held[lease.pilot].append(lease)
         return [held.pop(pilot, []) for (pilot,) in many]
 
+    async def has(self, pilot: str) -> bool:
+        async with self._reading() as connection:
+            sql = "SELECT manager = $2 FROM pilots WHERE id = $1"
+            return bool(await connection.fetchval(sql, pilot, self._me.number))
+
     async def mine(self) -> Holdings:
         async with self._reading() as connection:
             rows = await connection.fetch(
@@ -191,8 +198,11 @@ class PostgresPeers:
         """What managers that died have left; raises StoreError."""
         async with self._reading() as connection:
             free = await connection.fetch(_FREE, self._me.number, MANAGER)
+            others = await connection.fetchval("SELECT count(*) - 1 FROM managers")
         now = time.monotonic()
-        self._free_since = {row[0]: self._free_since.get(row[0], now) for row in free}
+        since = now - PATIENCE_SECONDS if self._fresh and len(free) == others else now
+        self._fresh = False
+        self._free_since = {row[0]: self._free_since.get(row[0], since) for row in free}
         dead = [
             number for number, since in self._free_since.items() if now - since >= PATIENCE_SECONDS
         ]

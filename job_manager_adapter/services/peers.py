@@ -1,0 +1,256 @@
+"""Several managers on one database: what this one hears from the others, and does about it.
+
+Every pilot is one manager's: the one that it attached to last. That manager alone keeps the clock
+of its leases. What the others do to them in the database (a cancel, a ban, a report that came in by
+an older connection) it hears; what they submit it hears too, and counts. News may be lost; then
+everything is read again. `Alone` is the same for a database that has only one manager.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, assert_never
+
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.frames import CommandKind
+from copilot_agent.protocol.job import FailureClass, JobSpec
+from job_manager_adapter.core.fleet import Pilot
+from job_manager_adapter.core.leases import Lease
+from job_manager_adapter.store.base import PeerStore, StoreError
+from job_manager_adapter.store.records import (
+    Holdings,
+    NewsDrains,
+    NewsEnded,
+    NewsEvents,
+    NewsMoved,
+    NewsRecount,
+    NewsRetired,
+    NewsWaiting,
+    OpenLease,
+    PeerNews,
+    PilotRow,
+    Waiting,
+)
+from job_manager_adapter.views import PilotState
+
+if TYPE_CHECKING:
+    from job_manager_adapter.services.dispatch import Dispatcher
+    from job_manager_adapter.services.drains import Draining
+
+log = logging.getLogger(__name__)
+TEND_SECONDS = 1.0
+LOOK_SECONDS = 5.0
+"""Between two looks for jobs that wait unheard of."""
+RETRY_SECONDS = 1.0
+SEEN_SECONDS = 10.0
+"""How often managers write down which of their pilots they saw."""
+
+
+class Alone:
+    """The only manager of its database."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether what one manager has to do for all is this one's."""
+        return True
+
+    async def start(self) -> None: ...
+
+    async def run(self) -> None: ...
+
+    async def took(self, row: PilotRow) -> Sequence[OpenLease]:  # noqa: ARG002
+        return ()
+
+    def state(self, row: PilotRow) -> PilotState:
+        """Of a pilot that is not retired and not this manager's."""
+        return PilotState.PAUSED if row.paused else PilotState.LOST
+
+
+class Peers(Alone):
+    def __init__(self, store: PeerStore, dispatcher: "Dispatcher", draining: "Draining") -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._draining = draining
+
+    @property
+    def leads(self) -> bool:
+        return self._store.leading
+
+    async def start(self) -> None:
+        """Before the open leases are read: those of the dead are among them then."""
+        await self._store.tend()
+        await self._store.adopt()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._repeat(self._tend, TEND_SECONDS))
+            group.create_task(self._repeat(self._look, LOOK_SECONDS))
+
+    async def _repeat(
+        self, work: Callable[[], Coroutine[object, object, None]], seconds: float
+    ) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except StoreError as error:
+                log.warning("%s waits for the store: %s", work.__name__.strip("_"), error)
+
+    async def _tend(self) -> None:
+        await self._store.tend()
+        await self._restore(await self._store.adopt())
+
+    # Pilots come and go
+
+    async def took(self, row: PilotRow) -> Sequence[OpenLease]:
+        """The pilot attaches here; what it holds, if it was another manager's until now."""
+        leases = await self._store.take([row.id])
+        await self._know({lease.klass for lease in leases})
+        return leases
+
+    def state(self, row: PilotRow) -> PilotState:
+        """By what its manager writes down now and then."""
+        seconds = self._dispatcher.config.policy.lease_seconds + SEEN_SECONDS
+        silent = row.seen_at is None or self._dispatcher.clock.time() - row.seen_at > seconds
+        if row.paused or silent:
+            return super().state(row)
+        drained = self._dispatcher.drains.of(row.id, row.host) is not None
+        return PilotState.DRAINING if drained else PilotState.ALIVE
+
+    async def _restore(self, holdings: Holdings) -> None:
+        """What is not in memory gets a fresh grace, and is offered where its pilot is here."""
+        await self._know({lease.klass for lease in holdings.leases})
+        for row in holdings.rows:
+            if row.id not in self._dispatcher.fleet.pilots:
+                self._dispatcher.remember(row)
+        for item in holdings.leases:
+            lease = self._dispatcher.restore(item)
+            if lease is not None and item.pilot in self._dispatcher.sessions:
+                self._dispatcher.spawn(self._offer(lease))
+
+    async def _offer(self, lease: Lease) -> None:
+        """The claim's answer was lost on the way from the database."""
+        specs = await self._dispatcher.store.specs([lease.job])
+        if lease.phase is None and self._dispatcher.leases.get(lease.key) is lease:
+            lease.spec = JobSpec.model_validate_json(specs[lease.job])
+            self._dispatcher.outbox(lease.pilot).offers.put(lease.key, lease)
+            self._dispatcher.wake(lease.pilot)
+
+    async def _know(self, classes: set[int]) -> None:
+        if not classes <= self._dispatcher.classes.keys():
+            known = await self._dispatcher.store.classes()
+            self._dispatcher.classes.update({klass.id: klass for klass in known})
+
+    # News
+
+    async def _listen(self) -> None:
+        while True:
+            news = await self._store.news()
+            while True:
+                try:
+                    await self._heard(news)
+                    break
+                except StoreError as error:
+                    log.warning("%s waits for the store: %s", type(news).__name__, error)
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _heard(self, news: PeerNews) -> None:
+        match news:
+            case NewsWaiting():
+                await self._waiting(news)
+            case NewsEnded():
+                await self._ended(news)
+            case NewsMoved(pilot):
+                await self._moved(pilot)
+            case NewsRetired(pilot):
+                await self._retired(pilot)
+            case NewsDrains():
+                await self._draining.refresh()
+            case NewsEvents(last):
+                await self._dispatcher.events.grown(last)
+            case NewsRecount():
+                await self._recount(news)
+            case _:
+                assert_never(news)
+
+    async def _waiting(self, news: NewsWaiting) -> None:
+        await self._know({row[0] for row in news.rows})
+        for klass, priority, count, head in news.rows:
+            item = Waiting(self._dispatcher.classes[klass], priority, count, head)
+            self._dispatcher.count(item, count)
+        self._dispatcher.rematch()
+
+    async def _ended(self, news: NewsEnded) -> None:
+        pilot = self._holder(news)
+        if news.failure_class:
+            cancelled = news.failure_class == FailureClass.CANCELLED
+            kind = CommandKind.CANCEL if cancelled else CommandKind.ABANDON
+            reason = "cancelled by its owner" if cancelled else news.failure_class
+            self._dispatcher.take_away((news.job, news.attempt), kind, reason)
+        else:
+            self._dispatcher.drop((news.job, news.attempt))
+        if pilot is None:
+            return
+        self._dispatcher.refresh(pilot)
+        if not news.failure_class:  # its receipt is to be told here
+            outbox = self._dispatcher.outbox(pilot.id)
+            for receipt in await self._dispatcher.store.receipts_due(pilot.launcher_key, 1000):
+                outbox.receipts.put(receipt.statement.id, receipt)
+        self._dispatcher.rematch(pilot.id)
+        self._dispatcher.wake(pilot.id)
+
+    def _holder(self, news: NewsEnded) -> Pilot | None:
+        lease = self._dispatcher.leases.get((news.job, news.attempt))
+        return self._dispatcher.fleet.get(lease.pilot) if lease else None
+
+    async def _moved(self, pilot: str) -> None:
+        """Unless it has come back meanwhile."""
+        if not await self._store.has(pilot):
+            self._dispatcher.left(pilot)
+
+    async def _retired(self, pilot: str) -> None:
+        """What it held ends by news of its own."""
+        row = await self._dispatcher.store.pilot(pilot)
+        reason = ErrorCode.HOST_BANNED if row and row.banned else ErrorCode.PILOT_RETIRED
+        self._dispatcher.dismiss((pilot,), reason, ())
+
+    # When news were lost
+
+    async def _recount(self, news: NewsRecount) -> None:
+        dispatcher = self._dispatcher
+        if news.adopted:
+            await self._store.take(list(dispatcher.sessions))
+        before = [lease for lease in dispatcher.leases if not lease.ending]
+        here = set(dispatcher.sessions)
+        holdings = await self._store.mine()
+        for name in here.difference(holdings.pilots):
+            dispatcher.left(name)
+        in_store = {(item.job, item.attempt) for item in holdings.leases}
+        for lease in before:
+            gone = lease.key not in in_store and not lease.ending
+            if gone and dispatcher.leases.get(lease.key) is lease:
+                reason = "it was ended by another manager"
+                dispatcher.take_away(lease.key, CommandKind.ABANDON, reason)
+        await self._restore(holdings)
+        await self._draining.refresh()
+        await self._look()
+
+    async def _look(self) -> None:
+        """Jobs may wait of which no news came."""
+        dispatcher = self._dispatcher
+        known = await dispatcher.store.classes()
+        dispatcher.classes.update({klass.id: klass for klass in known})
+        unheard = dispatcher.classes.keys() - dispatcher.matcher.classes()
+        missed = unheard.difference(await self._store.dry(sorted(unheard)))
+        if not missed:
+            return
+        waiting = await dispatcher.store.waiting()
+        missed -= dispatcher.matcher.classes()
+        for klass in missed:
+            dispatcher.matcher.run_dry(klass)
+        for item in waiting:
+            if item.klass.id in missed:
+                dispatcher.count(item, item.count)
+        dispatcher.rematch()
