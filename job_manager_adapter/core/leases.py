@@ -57,6 +57,9 @@ class Leases:
     def __len__(self) -> int:
         return len(self._open)
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._open
+
     def get(self, key: Key) -> Lease | None:
         return self._open.get(key)
 

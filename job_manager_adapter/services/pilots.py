@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from copilot_agent.protocol.enrolment import EnrolRequest, enrolment_statement, renewal_statement
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Policy
-from copilot_agent.protocol.job import FailureClass
+from copilot_agent.protocol.job import FailureClass, JobState
 from job_manager_adapter.services.context import Signer, from_base64url
 from job_manager_adapter.services.conversation import Conversation
 from job_manager_adapter.services.dispatch import Dispatcher
@@ -32,6 +32,7 @@ from job_manager_adapter.views import DrainRequest, Page, PilotState, PilotView
 
 log = logging.getLogger(__name__)
 
+_OPEN = frozenset({JobState.LEASED, JobState.RUNNING})
 Carrier = Literal["websocket", "poll"]
 MAX_NONCES = 100_000
 MAX_REFUSALS_TOLD = 30
@@ -185,6 +186,21 @@ class Pilots:
         if session is None or session.number != number:
             raise SessionClosedError(f"session {number} is over", remedy="attach again")
         return session
+
+    async def require_open(self, job: str, attempt: int) -> None:
+        """Raises RefusedError with `link_invalid`: the attempt has ended, nothing is taken for it.
+
+        A pilot's link lives for an hour, its right to the attempt perhaps not.
+        """
+        if (job, attempt) in self._dispatcher.leases:
+            return
+        row = await self._dispatcher.store.job(job)  # another manager may have its lease
+        if row is None or row.attempt != attempt or row.state not in _OPEN:
+            raise RefusedError(
+                f"attempt {attempt} of job {job} has ended",
+                code=ErrorCode.LINK_INVALID,
+                remedy="forget it; a new attempt gets links of its own",
+            )
 
     # What operators see and do
 

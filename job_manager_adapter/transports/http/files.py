@@ -1,4 +1,4 @@
-"""Files of pilots, by signed link: the link is all the right they need."""
+"""Files of pilots, by signed link; an output is taken only while its attempt is open."""
 
 from aiohttp import web
 
@@ -39,6 +39,7 @@ class FileRoutes:
     async def put_output(self, request: web.Request) -> web.StreamResponse:
         target = self._target(request)
         part = read_headers(request)
+        await self._door.pilots.require_open(target.job, target.attempt)
         here = await self._door.files.put_output(
             target, part.offset, part.length, part.sha256, paced(request)
         )

@@ -12,12 +12,15 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from copilot_agent.protocol.job import JobSpec
+from copilot_agent.protocol.frames import Offer
+from copilot_agent.protocol.job import JobSpec, Phase
 from job_manager_adapter.api import body as body_module
 from job_manager_adapter.app import Manager
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.files import hash_file
-from tests.integration.manager.pilot import upload_headers
+from job_manager_adapter.services.principals import Principal
+from job_manager_adapter.views import Role, SubmitRequest
+from tests.integration.manager.pilot import FakePilot, held, success, upload_headers
 
 JOB = "j-00000000000000000000"
 DATA = bytes(range(251)) * 4000
@@ -34,8 +37,28 @@ SPEC = JobSpec.model_validate(
 
 
 @pytest.fixture
-def output_link(manager: Manager) -> str:
-    return manager.files.outputs(JOB, 1, SPEC, time.time())[0].url
+async def pilot(manager: Manager, http: aiohttp.ClientSession) -> FakePilot:
+    pilot = FakePilot(http)
+    (enrolment,) = await manager.services.enrolments.create()
+    await pilot.enrol(enrolment.secret or "")
+    return pilot
+
+
+@pytest.fixture
+async def offer(manager: Manager, pilot: FakePilot) -> Offer:
+    """An attempt that is open."""
+    jobs = (SPEC.model_copy(update={"inputs": ()}),)
+    operator = Principal("t", Role.OPERATOR)
+    await manager.services.jobs.submit(operator, SubmitRequest(jobs=jobs))
+    frame = await pilot.poll()
+    while frame is None or not frame.offers:
+        frame = await pilot.poll()
+    return frame.offers[0]
+
+
+@pytest.fixture
+def output_link(offer: Offer) -> str:
+    return next(link.url for link in offer.outputs if link.name == "out/mass.txt")
 
 
 async def code_of(reply: aiohttp.ClientResponse) -> str:
@@ -46,7 +69,7 @@ async def code_of(reply: aiohttp.ClientResponse) -> str:
 
 
 async def test_an_upload_goes_on_after_a_cut(
-    manager: Manager, http: aiohttp.ClientSession, output_link: str
+    manager: Manager, http: aiohttp.ClientSession, offer: Offer, output_link: str
 ) -> None:
     parts = urlsplit(output_link)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -69,7 +92,7 @@ async def test_an_upload_goes_on_after_a_cut(
         assert reply.status == 201
     async with http.head(output_link) as reply:
         assert reply.headers["Upload-Complete"] == "1"
-    output, path = manager.files.output(JOB, 1, "out/mass.txt")
+    output, path = manager.files.output(offer.job, 1, "out/mass.txt")
     assert output.sha256 == SHA
     assert path.read_bytes() == DATA
 
@@ -107,6 +130,21 @@ async def test_parts_and_repeats(http: aiohttp.ClientSession, output_link: str) 
         assert (reply.status, await code_of(reply)) == (409, "conflict")
 
 
+async def test_nothing_is_taken_for_an_attempt_that_has_ended(
+    manager: Manager, http: aiohttp.ClientSession, pilot: FakePilot, offer: Offer, output_link: str
+) -> None:
+    async with http.put(output_link, data=DATA[:1000], headers=upload_headers(DATA)) as reply:
+        assert reply.status == 204
+    report = success(offer, ()).model_copy(update={"outcome": "failed"})
+    frame = await pilot.poll(holding=held(offer, Phase.REPORTING), reports=(report,))
+    while frame is None or not frame.verdicts:
+        frame = await pilot.poll()
+    headers = upload_headers(DATA, 1000)
+    async with http.put(output_link, data=DATA[1000:], headers=headers) as reply:
+        assert (reply.status, await code_of(reply)) == (403, "link_invalid")
+    assert manager.files.stored_outputs(offer.job, 1) == []
+
+
 async def test_a_wrong_hash_starts_over(http: aiohttp.ClientSession, output_link: str) -> None:
     wrong = upload_headers(DATA) | {"Upload-Sha256": "0" * 64}
     async with http.put(output_link, data=DATA, headers=wrong) as reply:
@@ -133,9 +171,9 @@ async def test_absurd_headers_are_named(
 
 
 async def test_forged_expired_and_foreign_links(
-    manager: Manager, http: aiohttp.ClientSession, output_link: str
+    manager: Manager, http: aiohttp.ClientSession, offer: Offer, output_link: str
 ) -> None:
-    expired = manager.files.outputs(JOB, 1, SPEC, time.time() - 7200)[0].url
+    expired = manager.files.outputs(offer.job, 1, SPEC, time.time() - 7200)[0].url
     parts = urlsplit(output_link)
     query = dict(parse_qsl(parts.query))
     larger = parts._replace(query=urlencode(query | {"m": "999999999"})).geturl()
@@ -154,7 +192,7 @@ async def test_forged_expired_and_foreign_links(
         assert (reply.status, await code_of(reply)) == (403, "link_invalid")
     async with http.delete(output_link) as reply:
         assert reply.status == 405
-    assert manager.files.stored_outputs(JOB, 1) == []
+    assert manager.files.stored_outputs(offer.job, 1) == []
 
 
 async def test_inputs_by_link_with_ranges(
