@@ -154,7 +154,7 @@ async def run(series: Sequence[Cell], seed: int, directory: Path, tell: Tell) ->
     """
     left, results = list(series), list[Result]()
     while left:
-        root, before = directory / left[0].name, len(results)
+        root, before = directory / f"{left[0].name}.d", len(results)
         small = left[0].victim if left[0].fault is Fault.DISKFULL else None
         try:
             async with world(root, in_a_vm=left[0].in_a_vm, small=small) as made:
