@@ -164,6 +164,7 @@ class Takeover:
 
     job: str
     attempt: int
+    leased_at: datetime
     at: datetime
     """When the next attempt was leased."""
 
@@ -173,5 +174,5 @@ def takeovers(evidence: Evidence) -> list[Takeover]:
     for job in evidence.jobs:
         for before, after in zip(job.attempts, job.attempts[1:], strict=False):
             if before.outcome is Outcome.LOST:
-                found.append(Takeover(job.id, before.attempt, after.leased_at))
+                found.append(Takeover(job.id, before.attempt, before.leased_at, after.leased_at))
     return found

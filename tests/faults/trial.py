@@ -11,12 +11,11 @@ from pathlib import Path
 from tests.faults import checker
 from tests.faults.matrix import GRACE_SECONDS, LEASE_SECONDS, Cell, Fault
 from tests.faults.steps import Step, Stop, Subject, stop_at
-from tests.faults.strikes import Strike
+from tests.faults.strikes import BOOT_SECONDS, Strike
 from tests.faults.world import World, world
 from tests.harness import programs
 
 STEP_SECONDS = 30.0
-BOOT_SECONDS = 150.0
 SERVING_SECONDS = 5.0
 """From the start of a manager's process to its first answer: what the product promises."""
 SLOW_SECONDS = 3.0
@@ -71,7 +70,7 @@ class Trial:
         """The world stands still at the cell's step afterwards, but for step 5."""
         pilots = self.world.agents or self.world.host
         if self.world.host is not None:
-            await self.world.host.idle()
+            await self.world.host.idle(seconds=BOOT_SECONDS)
         if self.stop.trap is not None:
             self.world.link.set_trap(self.stop.trap)
         await self._submit()
@@ -134,8 +133,9 @@ class Trial:
         found = checker.violations(evidence, world.ledger)
         found += await checker.of_scheduler(world.scheduler, world.ledger)
         for each in checker.takeovers(evidence):
-            if (waited := each.at.timestamp() - since) < 0:
+            if each.at.timestamp() < since:
                 continue  # of an earlier cell in the same world
+            waited = each.at.timestamp() - max(since, each.leased_at.timestamp())
             self.result.offered_again_seconds.append(round(waited, 3))
             if waited > LEASE_SECONDS + GRACE_SECONDS + SLOW_SECONDS:
                 found.append(f"offered again after {waited:.1f} s: {each.job}")

@@ -84,7 +84,7 @@ class VmProgram:
             raise AssertionError("the VM does not run")
         return handle.process.pid
 
-    async def idle(self, *, after_boot: int = 0) -> Status:
+    async def idle(self, *, after_boot: int = 0, seconds: float = IDLE_SECONDS) -> Status:
         """Waits until the pilot of a boot later than `after_boot` is attached and has no job."""
 
         def ready() -> bool:
@@ -93,7 +93,7 @@ class VmProgram:
             up = now.state == "running" and now.boots > after_boot
             return up and now.guest_state == "idle" and now.pid != 0
 
-        await programs.eventually(ready, IDLE_SECONDS, "an idle pilot in the VM")
+        await programs.eventually(ready, seconds, "an idle pilot in the VM")
         return self.status
 
     async def ended(self, seconds: float = 30.0) -> None:
