@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from copilot_agent.protocol.frames import Progress
-from copilot_agent.protocol.job import JobSpec, Phase
+from copilot_agent.protocol.job import Phase
 from job_manager_adapter.core.matching import RequirementClass
 
 Key = tuple[str, int]
@@ -26,13 +26,15 @@ class Lease:
     deadline: float
     pause_seconds: float
     reference_cpu_seconds: float | None = None
-    spec: JobSpec | None = None
+    spec: bytes | None = None
     """Kept until the pilot holds the attempt; read again from the store where it is needed."""
     required: tuple[str, ...] | None = None
-    """Outputs that a success must have; None after a restart."""
+    """Outputs that a success must have; None until the offer is made, and after a restart."""
     phase: Phase | None = None
     """As the pilot last said; None until it holds the attempt."""
     progress: Progress | None = None
+    began_at: float | None = None
+    """Unix time when the pilot first said that it runs; None also after a restart."""
     started: bool = False
     ending: bool = False
     """A report is under way; the attempt takes no room any more."""

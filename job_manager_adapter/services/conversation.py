@@ -8,23 +8,21 @@ from copilot_agent.protocol.frames import (
     CommandKind,
     Held,
     LinkRequest,
-    ManagerFrame,
-    Offer,
     PilotFrame,
     Progress,
 )
-from copilot_agent.protocol.frames import Links as LinksAnswer
 from copilot_agent.protocol.job import JobSpec, Phase, Requirements
 from job_manager_adapter.core.fleet import NOTHING, Pilot
 from job_manager_adapter.core.leases import Key, Lease
-from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services import frame_text as texts
+from job_manager_adapter.services.dispatch import Dispatcher, required_outputs
 from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.links import Links
-from job_manager_adapter.services.outbox import MAX_OFFERS
+from job_manager_adapter.services.outbox import MAX_OFFERS, LinksAnswer
 from job_manager_adapter.services.reports import Reports
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.store.base import StoreError
-from job_manager_adapter.store.records import PilotChange, PilotRow, Start
+from job_manager_adapter.store.records import PilotChange, PilotRow
 
 log = logging.getLogger(__name__)
 _UNDER_WAY = frozenset({Phase.RUNNING, Phase.STAGE_OUT, Phase.REPORTING})
@@ -56,7 +54,7 @@ class Conversation:
             dispatcher.restore(lease)
         outbox = dispatcher.outbox(pilot.id)
         for receipt in receipts:
-            outbox.receipts.put(receipt.statement.id, receipt)
+            outbox.receipts.put(receipt.statement.id, receipt.model_dump_json())
         pilot.session = max(pilot.session + 1, int(dispatcher.clock.time() * 1000))
         pilot.sequence, pilot.attached, pilot.wants = -1, True, NOTHING
         if older := dispatcher.sessions.pop(pilot.id, None):
@@ -79,41 +77,33 @@ class Conversation:
     def due(self, session: PilotSession) -> bool:
         return self._dispatcher.outbox(session.pilot).due
 
-    def frame(self, session: PilotSession) -> ManagerFrame:
+    def frame(self, session: PilotSession) -> str:
         dispatcher = self._dispatcher
-        policy = dispatcher.config.policy if session.greet else None
-        session.greet = False
         outbox = dispatcher.outbox(session.pilot)
-        return outbox.take(
-            session=session.number,
-            acknowledges=session.acknowledges,
-            server_time=dispatcher.clock.time(),
-            now=dispatcher.clock.monotonic(),
-            offers=self._offers(outbox.offers.peek(MAX_OFFERS)),
-            policy=policy,
-        )
+        head = texts.head(session.number, session.acknowledges, dispatcher.clock.time())
+        if session.greet:
+            head += f',"policy":{dispatcher.config.policy.model_dump_json()}'
+            session.greet = False
+        offers = self._offers(outbox.offers.peek(MAX_OFFERS))
+        return outbox.take(head, offers, dispatcher.clock.monotonic())
 
-    def _offers(self, leases: Sequence[Lease]) -> tuple[Offer, ...]:
-        offers: list[Offer] = []
+    def _offers(self, leases: Sequence[Lease]) -> list[str]:
+        offers: list[str] = []
         size, now = 0, self._dispatcher.clock.time()
+        lease_seconds = self._dispatcher.config.policy.lease_seconds
         for lease in leases:
-            spec = lease.spec
-            if spec is None:
+            if lease.spec is None:
                 break
-            size += _size(spec)
+            spec = JobSpec.model_validate_json(lease.spec)
+            inputs = self._links.inputs(lease.job, spec, now)
+            outputs = self._links.outputs(lease.job, lease.attempt, spec, now)
+            lease.required = required_outputs(spec)
+            text = texts.offer(lease.job, lease.attempt, lease.spec, lease_seconds, inputs, outputs)
+            size += len(text.encode())
             if offers and size > MAX_OFFER_BYTES:
                 break
-            offers.append(
-                Offer(
-                    job=lease.job,
-                    attempt=lease.attempt,
-                    spec=spec,
-                    lease_seconds=self._dispatcher.config.policy.lease_seconds,
-                    inputs=self._links.inputs(lease.job, spec, now),
-                    outputs=self._links.outputs(lease.job, lease.attempt, spec, now),
-                )
-            )
-        return tuple(offers)
+            offers.append(text)
+        return offers
 
     # Pilot → manager
 
@@ -146,13 +136,7 @@ class Conversation:
     def _reflected(self, pilot: Pilot, frame: PilotFrame) -> None:
         self._dispatcher.outbox(pilot.id).reflect(frame.commands_done, frame.receipts_kept)
         if frame.receipts_kept:
-            self._dispatcher.spawn(self._kept(pilot.launcher_key, frame.receipts_kept))
-
-    async def _kept(self, launcher_key: str, receipts: Sequence[str]) -> None:
-        try:
-            await self._dispatcher.store.receipts_kept(launcher_key, receipts)
-        except StoreError as error:  # then they are told again when a pilot of it attaches
-            log.warning("receipts of %s are not noted as kept: %s", launcher_key, error)
+            self._dispatcher.lazily.kept(pilot.launcher_key, frame.receipts_kept)
 
     def _pause(self, pilot: Pilot, paused: bool) -> None:
         if paused == pilot.paused:
@@ -167,7 +151,6 @@ class Conversation:
 
     def _held(self, pilot: Pilot, holding: Sequence[Held], now: float) -> None:
         """Renews what is named and ours; what is not is to be abandoned."""
-        starts = []
         keys: set[Key] = set()
         offers = self._dispatcher.outbox(pilot.id).offers
         for held in holding:
@@ -184,13 +167,15 @@ class Conversation:
             offers.reflected(key)
             lease.spec = None
             if held.phase in _UNDER_WAY and not lease.started:
-                lease.started = True
-                starts.append(
-                    Start(lease.job, lease.attempt, pilot.id, self._dispatcher.clock.time())
-                )
-        self._gone(pilot, keys)
-        if starts:
-            self._dispatcher.spawn(self._start(pilot, starts))
+                self._started(lease)
+        if pilot.doomed:
+            self._gone(pilot, keys)
+
+    def _started(self, lease: Lease) -> None:
+        lease.started, lease.began_at = True, self._dispatcher.clock.time()
+        self._dispatcher.lazily.started(lease)
+        experiment = lease.klass.experiment
+        self._dispatcher.events.emit("job", lease.job, "running", experiment, lease.pilot)
 
     def _not_leased(self, pilot: Pilot, held: Held) -> None:
         """Its report may be on the way; anything else has no right to run."""
@@ -208,21 +193,6 @@ class Conversation:
             if command in commands.said_at or command not in commands.things:
                 commands.reflected(command)
                 del pilot.doomed[key]
-
-    async def _start(self, pilot: Pilot, starts: list[Start]) -> None:
-        try:
-            results = await self._dispatcher.store.start(starts)
-        except StoreError as error:
-            log.warning("starts of %s wait for the store: %s", pilot.id, error)
-            for start in starts:
-                if lease := pilot.leases.get((start.job, start.attempt)):
-                    lease.started = False  # the next frame says it again
-            return
-        for start, done in zip(starts, results, strict=True):
-            lease = pilot.leases.get((start.job, start.attempt))
-            if done:
-                experiment = lease.klass.experiment if lease else None
-                self._dispatcher.events.emit("job", start.job, "running", experiment, pilot.id)
 
     def _progress(self, pilot: Pilot, news: Sequence[Progress]) -> None:
         for item in news:
@@ -274,7 +244,7 @@ class Conversation:
         specs = await self._dispatcher.store.specs([lease.job for lease in leases])
         for lease in leases:
             if pilot.leases.get(lease.key) is lease and lease.job in specs:
-                lease.spec = JobSpec.model_validate_json(specs[lease.job])
+                lease.spec = specs[lease.job]
                 self._dispatcher.outbox(pilot.id).offers.put(lease.key, lease)
         self._dispatcher.wake(pilot.id)
 
@@ -288,21 +258,12 @@ class Conversation:
             if job not in specs:
                 continue
             spec = JobSpec.model_validate_json(specs[job])
-            size += _size(spec)
-            if size > MAX_OFFER_BYTES and size > _size(spec):
+            inputs = self._links.inputs(job, spec, now)
+            outputs = self._links.outputs(job, attempt, spec, now)
+            text = texts.links(job, attempt, inputs, outputs)
+            size += len(text)
+            if len(text) < size > MAX_OFFER_BYTES:
                 break
-            answer = LinksAnswer(
-                job=job,
-                attempt=attempt,
-                inputs=self._links.inputs(job, spec, now),
-                outputs=self._links.outputs(job, attempt, spec, now),
-            )
+            answer = LinksAnswer((job, attempt), len(inputs) + len(outputs), text)
             self._dispatcher.outbox(pilot.id).add_links(answer)
         self._dispatcher.wake(pilot.id)
-
-
-def _size(spec: JobSpec) -> int:
-    """Bytes of an offer, roughly and rather too many."""
-    size = 1000 * (2 + len(spec.inputs) + len(spec.outputs)) + sum(map(len, spec.command))
-    size += sum(len(key) + len(value) for key, value in spec.environment.items())
-    return size + sum(len(file.url or "") for file in spec.inputs)

@@ -7,7 +7,7 @@ lease is here after its claim is committed, and gone after its end is committed.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Command, CommandKind
@@ -18,10 +18,12 @@ from job_manager_adapter.core.leases import Key, Lease, Leases
 from job_manager_adapter.core.matching import Matcher, Pick, RequirementClass
 from job_manager_adapter.services.context import Clock, Config, Ids
 from job_manager_adapter.services.events import Events
+from job_manager_adapter.services.lazily import Lazily
 from job_manager_adapter.services.outbox import Outbox
 from job_manager_adapter.services.peers import Alone
 from job_manager_adapter.services.resting import Rest, Resting
 from job_manager_adapter.services.session import PilotSession
+from job_manager_adapter.services.tasks import Tasks
 from job_manager_adapter.store.base import Store, StoreError
 from job_manager_adapter.store.records import (
     Claim,
@@ -50,10 +52,13 @@ class Dispatcher:
         self.ids = ids
         self.config = config
         self.events = events
+        self.tasks = Tasks()
+        self.spawn = self.tasks.spawn
         self.fleet = Fleet()
         self.drains = Drains()
         self.leases = Leases()
         self.matcher = Matcher()
+        self.lazily = Lazily(store, self.leases, self.spawn)
         self.resting = Resting(config.retry_seconds, self._rested)
         self.outboxes: dict[str, Outbox] = {}
         self.sessions: dict[str, PilotSession] = {}
@@ -65,11 +70,9 @@ class Dispatcher:
         self.peers = Alone()
         self._begun: Counter[int] = Counter()
         """How often jobs of a class began to wait."""
-        self._picks: list[Pick] = []
         self._claiming = 0
         self._stillborn: set[Key] = set()
         """Attempts that ended before the answer to their claim was dealt with."""
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # Start and end
 
@@ -119,9 +122,9 @@ class Dispatcher:
 
     async def settle(self) -> None:
         """Waits for what is under way."""
-        while not self.quiet:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await asyncio.sleep(0)
+        while not (self.quiet and self.lazily.idle):
+            self.lazily.flush()
+            await self.tasks.join()
 
     async def close(self) -> None:
         await self.settle()
@@ -129,20 +132,10 @@ class Dispatcher:
         for session in list(self.sessions.values()):
             session.close(None)
 
-    def spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("an operation failed: %s", error, exc_info=error)
-
     @property
     def quiet(self) -> bool:
         """Nothing is under way, so the counters must agree with the database."""
-        return not (self._tasks or self._picks)
+        return not self.tasks
 
     # Pilots
 
@@ -329,13 +322,7 @@ class Dispatcher:
             owner = self.fleet.pilots[pick.pilot]
             owner.reserved[pick.klass.id] += 1
             owner.reserved_needs[pick.klass.id] = pick.klass.requirements
-        if not self._picks:
-            asyncio.get_running_loop().call_soon(self._claim_picks)
-        self._picks += picks
-
-    def _claim_picks(self) -> None:
-        picks, self._picks = self._picks, []
-        self.spawn(self._claim(picks))
+            self.tasks.gather(self._claim, pick)
 
     async def _claim(self, picks: list[Pick]) -> None:
         wanted = Counter((pick.pilot, pick.klass.id) for pick in picks)
@@ -399,7 +386,6 @@ class Dispatcher:
         self.matcher.learn(klass, got.priority, got.sequence + 1)
         if pilot.elsewhere or (got.job, got.attempt) in self._stillborn:
             return
-        spec = JobSpec.model_validate_json(got.spec)
         now = self.clock.monotonic()
         lease = Lease(
             job=got.job,
@@ -412,8 +398,7 @@ class Dispatcher:
             deadline=now + self.grace(pilot, got.pause_seconds),
             pause_seconds=got.pause_seconds,
             reference_cpu_seconds=got.reference_cpu_seconds,
-            spec=spec,
-            required=required_outputs(spec),
+            spec=got.spec,
         )
         self.leases.add(lease)
         pilot.leases[lease.key] = lease

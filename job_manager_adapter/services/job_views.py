@@ -17,7 +17,7 @@ def brief(row: JobRow, lease: Lease | None) -> JobView:
         batch=row.batch,
         experiment=row.experiment,
         name=row.name,
-        state=row.state,
+        state=_job_state(row, lease),
         attempt=row.attempt,
         max_attempts=row.max_attempts,
         attempts_charged=row.charged,
@@ -31,6 +31,12 @@ def brief(row: JobRow, lease: Lease | None) -> JobView:
         changed_at=moment(row.changed_at),
         labels=dict(row.labels),
     )
+
+
+def _job_state(row: JobRow, lease: Lease | None) -> JobState:
+    """A start may not be written down yet."""
+    started = lease is not None and lease.started and row.state is JobState.LEASED
+    return JobState.RUNNING if started else row.state
 
 
 def phase(lease: Lease | None) -> Phase | None:

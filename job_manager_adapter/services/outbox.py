@@ -1,12 +1,12 @@
 """What a pilot has still to be told; what it does not reflect is said again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from copilot_agent.protocol.frames import Command, Links, ManagerFrame, Offer, Policy, Verdict
-from copilot_agent.protocol.receipt import Receipt
+from copilot_agent.protocol.frames import Command
 from job_manager_adapter.core.leases import Key, Lease
+from job_manager_adapter.services.frame_text import manager_frame
 
 MAX_OFFERS, MAX_VERDICTS, MAX_COMMANDS, MAX_OTHERS = 64, 200, 1000, 200
 MAX_UNHEARD = 2000
@@ -40,23 +40,36 @@ class Repeated(Generic[Name, Thing]):
                 self.unsaid[name] = None
 
     def peek(self, count: int) -> list[Thing]:
+        if not self.unsaid:
+            return []
         return [self.things[name] for name, _ in zip(self.unsaid, range(count), strict=False)]
 
     def said(self, count: int, now: float) -> None:
+        if not count:
+            return
         for name in list(self.unsaid)[:count]:
             del self.unsaid[name]
             self.said_at[name] = now
 
 
+@dataclass(frozen=True, slots=True)
+class LinksAnswer:
+    """Fresh links of one attempt."""
+
+    key: Key
+    files: int
+    text: str
+
+
 @dataclass(slots=True)
 class Outbox:
-    """One pilot's; it outlives sessions."""
+    """One pilot's; it outlives sessions. Verdicts, links and receipts are JSON already."""
 
     offers: Repeated[Key, Lease] = field(default_factory=Repeated)
     commands: Repeated[str, Command] = field(default_factory=Repeated)
-    receipts: Repeated[str, Receipt] = field(default_factory=Repeated)
-    verdicts: list[Verdict] = field(default_factory=list)
-    links: list[Links] = field(default_factory=list)
+    receipts: Repeated[str, str] = field(default_factory=Repeated)
+    verdicts: list[str] = field(default_factory=list)
+    links: list[LinksAnswer] = field(default_factory=list)
 
     @property
     def due(self) -> bool:
@@ -68,15 +81,15 @@ class Outbox:
             or self.receipts.unsaid
         )
 
-    def add_verdict(self, verdict: Verdict) -> None:
+    def add_verdict(self, verdict: str) -> None:
         """A pilot that reports and never listens costs no memory: the report comes again."""
         self.verdicts.append(verdict)
-        del self.verdicts[:-MAX_UNHEARD]
+        if len(self.verdicts) > MAX_UNHEARD:
+            del self.verdicts[:-MAX_UNHEARD]
 
-    def add_links(self, links: Links) -> None:
-        older = (links.job, links.attempt)
-        self.links = [item for item in self.links if (item.job, item.attempt) != older]
-        self.links.append(links)
+    def add_links(self, answer: LinksAnswer) -> None:
+        self.links = [item for item in self.links if item.key != answer.key]
+        self.links.append(answer)
         del self.links[:-MAX_OTHERS]
 
     def repeat(self, before: float) -> None:
@@ -90,44 +103,33 @@ class Outbox:
         for receipt in receipts:
             self.receipts.reflected(receipt)
 
-    def take(
-        self,
-        *,
-        session: int,
-        acknowledges: int,
-        server_time: float,
-        now: float,
-        offers: tuple[Offer, ...],
-        policy: Policy | None,
-    ) -> ManagerFrame:
+    def take(self, head: str, offers: Sequence[str], now: float) -> str:
         """The next frame. `offers` are made from the first unsaid leases."""
         commands = self.commands.peek(MAX_COMMANDS)
         receipts = self.receipts.peek(MAX_OTHERS)
+        verdicts = self.verdicts[:MAX_VERDICTS]
         links = _some(self.links)
-        frame = ManagerFrame(
-            session=session,
-            acknowledges=acknowledges,
-            server_time=server_time,
+        frame = manager_frame(
+            head,
             offers=offers,
-            verdicts=tuple(self.verdicts[:MAX_VERDICTS]),
-            commands=tuple(commands),
-            receipts=tuple(receipts),
-            links=links,
-            policy=policy,
+            verdicts=verdicts,
+            commands=[each.model_dump_json(exclude_defaults=True) for each in commands],
+            receipts=receipts,
+            links=[each.text for each in links],
         )
         self.offers.said(len(offers), now)
         self.commands.said(len(commands), now)
         self.receipts.said(len(receipts), now)
-        del self.verdicts[:MAX_VERDICTS]
+        del self.verdicts[: len(verdicts)]
         del self.links[: len(links)]
         return frame
 
 
-def _some(links: list[Links]) -> tuple[Links, ...]:
+def _some(links: list[LinksAnswer]) -> list[LinksAnswer]:
     """The first, and as many more as fit into a frame."""
     room = MAX_LINKS
     for count, item in enumerate(links):
-        room -= len(item.inputs) + len(item.outputs)
+        room -= item.files
         if count and room < 0:
-            return tuple(links[:count])
-    return tuple(links)
+            return links[:count]
+    return list(links)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import CommandKind
-from copilot_agent.protocol.job import FailureClass, JobSpec
+from copilot_agent.protocol.job import FailureClass
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Lease
 from job_manager_adapter.store.base import PeerStore, StoreError
@@ -134,7 +134,7 @@ class Peers(Alone):
         """The claim's answer was lost on the way from the database."""
         specs = await self._dispatcher.store.specs([lease.job])
         if lease.phase is None and self._dispatcher.leases.get(lease.key) is lease:
-            lease.spec = JobSpec.model_validate_json(specs[lease.job])
+            lease.spec = specs[lease.job]
             self._dispatcher.outbox(lease.pilot).offers.put(lease.key, lease)
             self._dispatcher.wake(lease.pilot)
 
@@ -197,7 +197,7 @@ class Peers(Alone):
         if not news.failure_class:  # its receipt is to be told here
             outbox = self._dispatcher.outbox(pilot.id)
             for receipt in await self._dispatcher.store.receipts_due(pilot.launcher_key, 1000):
-                outbox.receipts.put(receipt.statement.id, receipt)
+                outbox.receipts.put(receipt.statement.id, receipt.model_dump_json())
         self._dispatcher.rematch(pilot.id)
         self._dispatcher.wake(pilot.id)
 

@@ -1,14 +1,15 @@
 """Reports become results: outputs checked, receipt signed, committed, answered."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from copilot_agent.protocol.frames import Report, Verdict, VerdictKind
+from copilot_agent.protocol.frames import Report, VerdictKind
 from copilot_agent.protocol.job import JobSpec, JobState, Outcome
 from copilot_agent.protocol.receipt import Receipt, Statement
 from job_manager_adapter.core import credit
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Key, Lease
+from job_manager_adapter.services import frame_text as texts
 from job_manager_adapter.services.context import Signer
 from job_manager_adapter.services.dispatch import Dispatcher, required_outputs
 from job_manager_adapter.services.links import Links
@@ -16,6 +17,7 @@ from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.records import Finish, Finished
 
 log = logging.getLogger(__name__)
+Reported = tuple[Pilot, Report]
 
 
 class Reports:
@@ -28,57 +30,68 @@ class Reports:
 
     def take(self, pilot: Pilot, reports: Sequence[Report]) -> None:
         """Each is answered by a verdict once that is committed; repetitions meanwhile are not."""
-        fresh = []
         for report in reports:
             key = (report.job, report.attempt)
             if (pilot.id, key) in self._under_way:
                 continue
             self._under_way.add((pilot.id, key))
-            fresh.append(report)
-            if lease := pilot.leases.get(key):
+            lease = pilot.leases.get(key)
+            if lease is not None:
                 lease.ending = True
-        if fresh:
-            self._dispatcher.spawn(self._finish(pilot, fresh))
+            if _is_quick(lease, report):
+                self._dispatcher.tasks.gather(self._finish, (pilot, report))
+            else:  # nobody else's report waits for the disk
+                self._dispatcher.spawn(self._finish([(pilot, report)]))
 
-    async def _finish(self, pilot: Pilot, reports: list[Report]) -> None:
+    async def _finish(self, reports: Sequence[Reported]) -> None:
         try:
-            finishes = [
-                Finish(pilot.id, report, self._dispatcher.clock.time(), receipt)
-                for report, receipt in await self._checked(pilot, reports)
+            checked = [
+                finish
+                for pilot, report in reports
+                if (finish := await self._checked(pilot, report)) is not None
             ]
-            if not finishes:
+            if not checked:
                 return
+            finishes = [finish for _, finish in checked]
             failed = [item.report.job for item in finishes if item.receipt is None]
             with self._dispatcher.resting.ending(failed):
                 results = await self._dispatcher.store.finish(finishes)
         except StoreError as error:
-            log.warning("reports of %s wait for the store: %s", pilot.id, error)
-            return  # the pilot repeats them
+            log.warning("%d reports wait for the store: %s", len(reports), error)
+            return  # the pilots repeat them
         finally:
-            for report in reports:
-                self._under_way.discard((pilot.id, (report.job, report.attempt)))
-                if lease := pilot.leases.get((report.job, report.attempt)):
-                    lease.ending = False
-        for finish, result in zip(finishes, results, strict=True):
-            self._finished(pilot, finish, result)
-        self._dispatcher.refresh(pilot)
-        self._dispatcher.rematch(None if any(item.requeued for item in results) else pilot.id)
-        self._dispatcher.wake(pilot.id)
+            self._not_under_way(reports)
+        for (pilot, done), result in zip(checked, results, strict=True):
+            self._finished(pilot, done, result)
+        self._go_on({pilot.id: pilot for pilot, _ in checked}.values(), results)
 
-    async def _checked(
-        self, pilot: Pilot, reports: Sequence[Report]
-    ) -> list[tuple[Report, Receipt | None]]:
-        """Reports whose outputs are here, each with its receipt; the others are rejected."""
-        good: list[tuple[Report, Receipt | None]] = []
-        for report in reports:
-            lease = pilot.leases.get((report.job, report.attempt))
-            if lease is None:  # ended before, or never was: the store knows
-                good.append((report, None))
-            elif problem := await self._problem(lease, report):
-                self._reject(pilot, report, problem)
-            else:
-                good.append((report, self._receipt(pilot, lease, report)))
-        return good
+    def _not_under_way(self, reports: Sequence[Reported]) -> None:
+        for pilot, report in reports:
+            key = (report.job, report.attempt)
+            self._under_way.discard((pilot.id, key))
+            if lease := pilot.leases.get(key):
+                lease.ending = False
+
+    def _go_on(self, pilots: Iterable[Pilot], results: Sequence[Finished]) -> None:
+        for pilot in pilots:
+            self._dispatcher.refresh(pilot)
+        if any(item.requeued for item in results):
+            self._dispatcher.rematch()
+        for pilot in pilots:
+            self._dispatcher.rematch(pilot.id)
+            self._dispatcher.wake(pilot.id)
+
+    async def _checked(self, pilot: Pilot, report: Report) -> tuple[Pilot, Finish] | None:
+        """With its receipt if its outputs are here; None if it was rejected."""
+        lease = pilot.leases.get((report.job, report.attempt))
+        at = self._dispatcher.clock.time()
+        if lease is None:  # ended before, or never was: the store knows
+            return pilot, Finish(pilot.id, report, at)
+        if problem := await self._problem(lease, report):
+            self._reject(pilot, report, problem)
+            return None
+        receipt = self._receipt(pilot, lease, report)
+        return pilot, Finish(pilot.id, report, at, receipt, lease.began_at)
 
     async def _problem(self, lease: Lease, report: Report) -> str:
         if report.outcome is Outcome.SUCCEEDED:
@@ -95,12 +108,7 @@ class Reports:
         return f"outputs are not stored as reported: {', '.join(absent)}" if absent else ""
 
     def _reject(self, pilot: Pilot, report: Report, problem: str) -> None:
-        verdict = Verdict(
-            job=report.job,
-            attempt=report.attempt,
-            verdict=VerdictKind.REJECTED,
-            reason=problem[:2000],
-        )
+        verdict = texts.verdict(report.job, report.attempt, VerdictKind.REJECTED, problem)
         self._dispatcher.outbox(pilot.id).add_verdict(verdict)
         self._dispatcher.wake(pilot.id)
 
@@ -129,14 +137,7 @@ class Reports:
 
     def _finished(self, pilot: Pilot, finish: Finish, result: Finished) -> None:
         report, outbox = finish.report, self._dispatcher.outbox(pilot.id)
-        outbox.add_verdict(
-            Verdict(
-                job=report.job,
-                attempt=report.attempt,
-                verdict=result.verdict,
-                reason=result.reason,
-            )
-        )
+        outbox.add_verdict(texts.verdict(report.job, report.attempt, result.verdict, result.reason))
         key = (report.job, report.attempt)
         if result.verdict is not VerdictKind.ACCEPTED and key in pilot.leases:
             log.error("lease of %s attempt %d disagreed", *key)
@@ -146,9 +147,15 @@ class Reports:
         if result.state is None:
             return
         if result.state is JobState.SUCCEEDED and finish.receipt:
-            outbox.receipts.put(finish.receipt.statement.id, finish.receipt)
+            outbox.receipts.put(finish.receipt.statement.id, finish.receipt.model_dump_json())
         self._dispatcher.ended[report.outcome.value] += 1
         experiment = lease.klass.experiment if lease else None
         detail = report.failure_class.value if report.failure_class else ""
         self._dispatcher.events.emit("job", report.job, result.state.value, experiment, detail)
         self._dispatcher.requeued(result.requeued, report.job, pilot.id, result.failures)
+
+
+def _is_quick(lease: Lease | None, report: Report) -> bool:
+    """Whether no file has to be looked at, and nothing read from the store."""
+    known = lease is None or lease.required is not None or report.outcome is not Outcome.SUCCEEDED
+    return known and not any(output.size for output in report.outputs)

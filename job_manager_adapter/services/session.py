@@ -52,6 +52,11 @@ class PilotSession:
         self.wake()
 
     async def next(self, timeout: float | None = None) -> ManagerFrame | None:
+        """As `next_text`, parsed."""
+        text = await self.next_text(timeout)
+        return None if text is None else ManagerFrame.model_validate_json(text)
+
+    async def next_text(self, timeout: float | None = None) -> str | None:
         """The next frame for the pilot, all that is due in one; None after `timeout` seconds.
 
         Only one call at a time: a newer call makes the older return None (long-poll).

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
-from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
+from copilot_agent.protocol.frames import PilotFrame
 from job_manager_adapter.api.auth import bearer
 from job_manager_adapter.api.body import read_model
 from job_manager_adapter.transports.http.door import PilotDoor
@@ -39,15 +39,14 @@ class PollRoute:
         else:
             session = self._door.pilots.session(pilot, frame.session)
         session.receive(frame)
-        reply = await self._waiting(request, session.next(wait))
+        reply = await self._waiting(request, session.next_text(wait))
         if reply is None:
             return web.Response(status=204)
-        body = reply.model_dump_json(exclude_defaults=True).encode()
-        return web.Response(body=body, content_type="application/json")
+        return web.Response(body=reply.encode(), content_type="application/json")
 
     async def _waiting(
-        self, request: web.Request, answer: Coroutine[Any, Any, ManagerFrame | None]
-    ) -> ManagerFrame | None:
+        self, request: web.Request, answer: Coroutine[Any, Any, str | None]
+    ) -> str | None:
         """Waits until the pilot hangs up or the manager stops."""
         task = asyncio.create_task(answer)
         self._door.polls.add(task)

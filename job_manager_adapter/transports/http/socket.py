@@ -113,9 +113,9 @@ async def _write(socket: web.WebSocketResponse, session: PilotSession) -> None:
     """Sends what the session has to say. Raises `CopilotError` when it is over."""
     try:
         while True:
-            frame = await session.next()
-            if frame is not None:
-                await socket.send_str(frame.model_dump_json(exclude_defaults=True))
+            text = await session.next_text()
+            if text is not None:
+                await socket.send_str(text)
     except ConnectionError:
         log.debug("pilot %s: the socket broke", session.pilot)
 
