@@ -9,12 +9,10 @@ import json
 import logging
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from copilot_agent.core.events import Key
+from copilot_agent.journal import Journal
 from copilot_agent.protocol.frames import Held, Report
 from copilot_agent.protocol.job import Phase
 from copilot_agent.protocol.receipt import Receipt
@@ -37,29 +35,14 @@ def write_private(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def _replace(path: str, text: str) -> None:
-    """Whole for whoever comes after this process. Raises OSError."""
-    handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        _write_all(handle, text.encode())
-    finally:
-        os.close(handle)
-    os.rename(f"{path}.new", path)  # noqa: PTH104 - a plain string is quicker
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
-
-
 class Spool:
     """`directory` belongs to this pilot alone."""
 
     def __init__(self, directory: Path) -> None:
-        self._reports = directory / "reports"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._reports = Journal(directory / "reports.jsonl")
         self._unfinished = directory / "unfinished.json"
         self._receipts = directory / "receipts.jsonl"
-        self._reports.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._said: tuple[Key, ...] | None = None
         self._length = self._unfinished.stat().st_size if self._unfinished.exists() else 0
         """Of the list's file; a shorter list is filled up with spaces."""
@@ -68,27 +51,14 @@ class Spool:
 
     def keep(self, report: Report) -> None:
         """Raises OSError."""
-        path = self._path(Key(report.job, report.attempt))
-        _replace(path, report.model_dump_json(exclude_defaults=True))
+        self._reports.keep(Key(report.job, report.attempt), report.model_dump_json())
 
     def drop(self, key: Key) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(self._path(key))  # noqa: PTH108 - a plain string is quicker
+        self._reports.drop(key)
 
     def reports(self) -> tuple[Report, ...]:
-        """Oldest first; what cannot be read is put aside."""
-        found = []
-        paths = sorted(self._reports.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        for path in paths:
-            try:
-                found.append(Report.model_validate_json(path.read_bytes()))
-            except ValidationError:
-                log.error("%s is no report; renamed", path)
-                path.replace(path.with_suffix(".bad"))
-        return tuple(found)
-
-    def _path(self, key: Key) -> str:
-        return f"{self._reports}/{key.job}.{key.attempt}.json"
+        """Oldest first."""
+        return tuple(map(Report.model_validate_json, self._reports.kept.values()))
 
     # ----- attempts in progress
 

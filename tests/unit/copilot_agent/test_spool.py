@@ -1,9 +1,11 @@
-import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
 from copilot_agent.core.events import Key
+from copilot_agent.journal import COMPACT_BYTES
 from copilot_agent.protocol.frames import Report
 from copilot_agent.protocol.job import Outcome
 from copilot_agent.spool import Spool
@@ -18,28 +20,58 @@ def test_reports_are_found_again_until_they_are_dropped(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     for number in (2, 1):
         spool.keep(report(number))
-    for age, path in enumerate(sorted((tmp_path / "reports").iterdir())):
-        os.utime(path, (0, 1000 - age))
     assert Spool(tmp_path).reports() == (report(2), report(1))
     spool.drop(Key(job_id(2), 1))
     assert Spool(tmp_path).reports() == (report(1),)
+    Spool(tmp_path).drop(Key(job_id(1), 1))
+    assert Spool(tmp_path).reports() == ()
 
 
 def test_a_report_is_private(tmp_path: Path) -> None:
     Spool(tmp_path).keep(report(1))
-    (path,) = (tmp_path / "reports").iterdir()
+    (path,) = tmp_path.iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_rubbish_is_put_aside_and_the_rest_is_found(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "rubbish", [b'{"report": {"job', b"5", b'{"answered": [[], 1, 2]}', b"\xff"]
+)
+def test_rubbish_is_left_out_and_the_rest_is_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rubbish: bytes
 ) -> None:
+    Spool(tmp_path).keep(report(1))
+    with (tmp_path / "reports.jsonl").open("ab") as file:
+        file.write(b"\n" + rubbish)
+    Spool(tmp_path).keep(report(2))
+    assert Spool(tmp_path).reports() == (report(1), report(2))
+    assert "line 3 is no report" in caplog.text
+
+
+def test_the_reports_file_stays_small(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.keep(report(1))
-    (tmp_path / "reports" / "torn.json").write_text('{"job"')
+    for number in range(2, 1200):
+        spool.keep(report(number).model_copy(update={"message": "x" * 2000}))
+        spool.drop(Key(job_id(number), 1))
+    assert (tmp_path / "reports.jsonl").stat().st_size <= COMPACT_BYTES + 3000
+    assert Spool(tmp_path).reports() == (report(1),)
+
+
+def test_a_full_disk_leaves_no_half_report(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.keep(report(1))
+    size = (tmp_path / "reports.jsonl").stat().st_size
+    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, kept[1]))
+    try:
+        with pytest.raises(OSError):
+            spool.keep(report(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
     assert spool.reports() == (report(1),)
-    assert "torn.json" in caplog.text
-    assert spool.reports() == (report(1),)
+    spool.keep(report(3))
+    assert Spool(tmp_path).reports() == (report(1), report(3))
 
 
 def test_what_is_unfinished_is_found_again(tmp_path: Path) -> None:
