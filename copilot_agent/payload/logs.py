@@ -6,6 +6,7 @@ gigabytes costs the agent little and is neither blocked nor killed.
 
 import fcntl
 import os
+import select
 import tempfile
 from asyncio import AbstractEventLoop
 from contextlib import suppress
@@ -18,15 +19,13 @@ _TURNS = 8
 
 
 class LogFile:
-    """A pipe's reader that fills a bounded file."""
+    """A pipe's reader that fills a bounded file; there is none if nothing comes."""
 
     def __init__(self, path: Path, limit: int) -> None:
         """`limit` in bytes. Raises OSError."""
         self._path = path
         self._half = max(limit // 2, 1)
-        self._file = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        self._file = -1
         self._ring: BinaryIO | None = None
         self._total = 0
         self._lost = 0
@@ -63,16 +62,19 @@ class LogFile:
         for handle in {self._reader, self.writer} - {-1}:
             os.close(handle)
         self._reader = self.writer = -1
-        if self._file == -1:
+        if self._file == -1 and not self._lost:
             return
         try:
+            self._open()
             end = self._append_tail()
             if self._lost:
                 line = f"\n[... {self._lost} bytes lost: no space left on the disk ...]\n"
                 os.pwrite(self._file, line.encode(), end)
         finally:
-            os.close(self._file)
+            if self._file != -1:
+                os.close(self._file)
             self._file = -1
+            self._lost = 0
             if self._ring is not None:
                 self._ring.close()
 
@@ -115,7 +117,16 @@ class LogFile:
             self._lost += moved
         return moved > 0
 
+    def _open(self) -> None:
+        if self._file == -1:
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(self._path, flags, 0o600)
+
     def _move(self) -> int:
+        if self._file == -1:
+            if not _anything(self._reader):
+                return 0
+            self._open()
         room = self._half - self._total
         if room > 0:
             return self._splice(self._file, min(room, _PIPE_BYTES), self._total)
@@ -162,6 +173,15 @@ class LogFile:
             pieces.append(piece)
             start += len(piece)
         return b"".join(pieces)
+
+
+def _anything(pipe: int) -> bool:
+    """Whether bytes wait; False at the end of the pipe. Raises BlockingIOError."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    if not (events := poll.poll(0)):
+        raise BlockingIOError
+    return bool(events[0][1] & select.POLLIN)
 
 
 def printable(raw: bytes) -> str:

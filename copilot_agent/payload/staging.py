@@ -12,8 +12,9 @@ from typing import Protocol
 from copilot_agent.payload.archive import Caps
 from copilot_agent.payload.cache import Cache, Sleep, StageInError
 from copilot_agent.payload.enclosure import MIB
+from copilot_agent.payload.launch import TEMPORARY
 from copilot_agent.payload.threads import Check, in_thread
-from copilot_agent.payload.tree import open_beneath, remove_tree
+from copilot_agent.payload.tree import open_beneath, remove_bare, remove_tree
 from copilot_agent.protocol.frames import InputLink, OutputLink
 from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec, Output
 from copilot_agent.transports.base import FileMoveError, FileMover, Moved
@@ -91,6 +92,8 @@ class StageIn:
         inputs: Sequence[InputLink],
         on_progress: Moved | None,
     ) -> None:
+        if not inputs:
+            return
         places = asyncio.Semaphore(_DOWNLOADS)
         caps = Caps(bytes=spec.requirements.disk_mib * MIB)
 
@@ -229,12 +232,20 @@ def _open_outputs(ended: Ended, outputs: Sequence[OutputLink]) -> list[tuple[Out
 def _open_output(ended: Ended, name: str) -> int:
     logs = {STDOUT: ended.stdout, STDERR: ended.stderr}
     if path := logs.get(name):
-        return open_beneath(path.parent, path.name)
+        return _open_log(path)
     handle = open_beneath(ended.directory, name)
     if os.fstat(handle).st_uid != ended.directory.stat().st_uid:
         os.close(handle)  # a hard link to what belongs to somebody else
         raise OSError("is not the payload's own file")
     return handle
+
+
+def _open_log(path: Path) -> int:
+    """The agent's own file; there is none where nothing was printed."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _check_sizes(spec: JobSpec, found: list[tuple[OutputLink, int]]) -> None:
@@ -264,6 +275,7 @@ def _hash(handle: int, size: int, check: Check) -> str:
     return digest.hexdigest()
 
 
-def clean_up(directory: Path) -> None:
-    """Removes an attempt's directory; slow if the payload filled it: call it in a thread."""
-    remove_tree(directory)
+async def clean_up(directory: Path) -> None:
+    """Removes an attempt's directory, in a thread if there is anything in it."""
+    if not remove_bare(directory, TEMPORARY):
+        await asyncio.to_thread(remove_tree, directory)

@@ -99,12 +99,17 @@ class Lab:
             end = await (await sandbox.start(plan_)).wait()
             return Run(
                 end,
-                plan_.stdout.read_bytes(),
-                plan_.stderr.read_bytes(),
+                said(plan_.stdout),
+                said(plan_.stderr),
                 survivors(self.scratch),
             )
 
         return self.do(work)
+
+
+def said(log: Path) -> bytes:
+    """What is in a log; there is none if nothing was printed."""
+    return log.read_bytes() if log.exists() else b""
 
 
 def plan(sandbox: Sandbox, job: JobSpec, attempt: int = 1) -> PayloadPlan:

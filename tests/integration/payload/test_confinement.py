@@ -18,6 +18,7 @@ from tests.integration.payload.conftest import (
     Lab,
     make_lab,
     plan,
+    said,
     spec,
     survivors,
 )
@@ -106,7 +107,7 @@ def test_two_payloads_cannot_touch_each_other(own_uid_lab: Lab) -> None:
         owner = Path(f"/proc/{victim.pid}").stat().st_uid
         content = (first.directory / "file").read_text()
         await victim.kill(FailureClass.CANCELLED, "enough", grace_seconds=0)
-        assert second.stdout.read_bytes() == b""
+        assert said(second.stdout) == b""
         return owner, second.stderr, content
 
     owner, refusals, content = lab.do(work)

@@ -232,8 +232,8 @@ def test_a_start_that_is_not_wanted_any_more(lab: Lab) -> None:
         for attempt in range(SLOTS + 1):  # so that each must give its slot back
             job = plan(sandbox, spec("/bin/sleep", "60"), attempt)
             start = asyncio.create_task(sandbox.start(job))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it has begun,
+            await asyncio.sleep(0)  # and waits for its slot or its process
             start.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await start
