@@ -238,4 +238,4 @@ async def _remove(place: Place) -> None:
         place.plan.stdout.unlink(missing_ok=True)
         place.plan.stderr.unlink(missing_ok=True)
     if place.directory is not None:
-        await asyncio.to_thread(clean_up, place.directory)
+        await clean_up(place.directory)

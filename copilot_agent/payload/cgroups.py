@@ -14,6 +14,7 @@ from typing import Protocol
 
 from copilot_agent.payload.enclosure import Bounds, Enclosure, Measured
 from copilot_agent.payload.group_files import (
+    make_group,
     members,
     number,
     numbers,
@@ -45,14 +46,14 @@ class Groups(Protocol):
 class UnifiedGroup:
     """Version 2."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = str(path)
         self._entry: int | None = None
 
     @property
     def entries(self) -> tuple[int, ...]:
         if self._entry is None:
-            self._entry = os.open(self.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            self._entry = os.open(f"{self.path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         return (self._entry,)
 
     def started(self, pid: int) -> None:  # noqa: ARG002 - the group knows its processes itself
@@ -67,20 +68,20 @@ class UnifiedGroup:
 
     def kill(self) -> bool:
         try:
-            write_file(self.path / "cgroup.kill", "1")
+            write_file(f"{self.path}/cgroup.kill", "1")
         except FileNotFoundError:  # before Linux 5.14
             self.signal(signal.SIGKILL)
-        return numbers(self.path / "cgroup.events").get("populated", 0) == 0
+        return numbers(f"{self.path}/cgroup.events").get("populated", 0) == 0
 
-    def measure(self) -> Measured:
-        current = number(self.path / "memory.current")
+    def measure(self, *, empty: bool = False) -> Measured:
+        current = 0 if empty else number(f"{self.path}/memory.current")
         return Measured(
-            cpu_seconds=numbers(self.path / "cpu.stat").get("usage_usec", 0) / 1e6,
+            cpu_seconds=numbers(f"{self.path}/cpu.stat").get("usage_usec", 0) / 1e6,
             memory_bytes=current,
-            peak_memory_bytes=number(self.path / "memory.peak", current),
-            processes=number(self.path / "pids.current"),
-            memory_refused=numbers(self.path / "memory.events").get("oom_kill", 0) > 0,
-            process_refused=numbers(self.path / "pids.events").get("max", 0) > 0,
+            peak_memory_bytes=number(f"{self.path}/memory.peak", current),
+            processes=0 if empty else number(f"{self.path}/pids.current"),
+            memory_refused=numbers(f"{self.path}/memory.events").get("oom_kill", 0) > 0,
+            process_refused=numbers(f"{self.path}/pids.events").get("max", 0) > 0,
         )
 
     def remove(self) -> bool:
@@ -103,12 +104,12 @@ class UnifiedGroups:
         self._cpu = "cpu" in controllers
 
     def create(self, name: str, bounds: Bounds) -> UnifiedGroup:
-        path = self._base / name
-        path.mkdir(exist_ok=True)
+        path = f"{self._base}/{name}"
+        make_group(path)
         for file, value in unified_limits(bounds, cpu=self._cpu).items():
-            write_file(path / file, value)
+            write_file(f"{path}/{file}", value)
         with suppress(OSError):  # kernels without swap accounting lack it
-            write_file(path / "memory.swap.max", "0")
+            write_file(f"{path}/memory.swap.max", "0")
         return UnifiedGroup(path)
 
     def leftovers(self) -> Iterator[tuple[str, UnifiedGroup]]:
@@ -134,17 +135,18 @@ def unified_limits(bounds: Bounds, *, cpu: bool) -> dict[str, str]:
 class LegacyGroup:
     """Version 1: one directory in each controller's own hierarchy."""
 
-    def __init__(self, paths: Mapping[str, Path]) -> None:
-        self._paths = dict(paths)
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        """Where it is, by controller."""
+        self._paths = paths
+        self._folders = tuple(dict.fromkeys(paths.values()))
         self._entries: tuple[int, ...] = ()
 
     @property
     def entries(self) -> tuple[int, ...]:
         """Files for single threads, all that a new process has: moving whole ones waits for RCU."""
         if not self._entries:
-            unique = dict.fromkeys(self._paths.values())
             self._entries = tuple(
-                os.open(path / "tasks", os.O_WRONLY | os.O_CLOEXEC) for path in unique
+                os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in self._folders
             )
         return self._entries
 
@@ -160,6 +162,8 @@ class LegacyGroup:
 
     def kill(self) -> bool:
         """Freezes first where possible, so that a fork bomb cannot outrun the killing."""
+        if number(f"{self._paths['pids']}/pids.current", default=1) == 0:
+            return True
         if not (members := self._members()):
             return True
         self._freeze("FROZEN")
@@ -168,21 +172,21 @@ class LegacyGroup:
         self._freeze("THAWED")
         return False
 
-    def measure(self) -> Measured:
+    def measure(self, *, empty: bool = False) -> Measured:
         memory, pids = self._paths["memory"], self._paths["pids"]
         cpu = self._paths.get("cpuacct")
         return Measured(
-            cpu_seconds=number(cpu / "cpuacct.usage") / 1e9 if cpu else 0.0,
-            memory_bytes=number(memory / "memory.usage_in_bytes"),
-            peak_memory_bytes=number(memory / "memory.max_usage_in_bytes"),
-            processes=number(pids / "pids.current"),
-            memory_refused=numbers(memory / "memory.oom_control").get("oom_kill", 0) > 0,
-            process_refused=numbers(pids / "pids.events").get("max", 0) > 0,
+            cpu_seconds=number(f"{cpu}/cpuacct.usage") / 1e9 if cpu else 0.0,
+            memory_bytes=0 if empty else number(f"{memory}/memory.usage_in_bytes"),
+            peak_memory_bytes=number(f"{memory}/memory.max_usage_in_bytes"),
+            processes=0 if empty else number(f"{pids}/pids.current"),
+            memory_refused=numbers(f"{memory}/memory.oom_control").get("oom_kill", 0) > 0,
+            process_refused=numbers(f"{pids}/pids.events").get("max", 0) > 0,
         )
 
     def remove(self) -> bool:
         self._close()
-        return all([remove_group(path) for path in dict.fromkeys(self._paths.values())])
+        return all([remove_group(path) for path in self._folders])
 
     def _members(self) -> set[int]:
         return set(members(self._paths["pids"])) | set(members(self._paths["memory"]))
@@ -190,7 +194,7 @@ class LegacyGroup:
     def _freeze(self, state: str) -> None:
         if freezer := self._paths.get("freezer"):
             with suppress(OSError):
-                write_file(freezer / "freezer.state", state)
+                write_file(f"{freezer}/freezer.state", state)
 
     def _close(self) -> None:
         for entry in self._entries:
@@ -207,23 +211,24 @@ class LegacyGroups:
         self._bases = dict(bases)
 
     def create(self, name: str, bounds: Bounds) -> LegacyGroup:
-        paths = {controller: base / name for controller, base in self._bases.items()}
-        for path in paths.values():
-            path.mkdir(exist_ok=True)
+        paths = self._make(name)
         for (controller, file), value in legacy_limits(bounds).items():
             if controller in paths:
-                write_file(paths[controller] / file, value)
+                write_file(f"{paths[controller]}/{file}", value)
         with suppress(OSError):  # only with swap accounting
-            write_file(paths["memory"] / "memory.memsw.limit_in_bytes", str(bounds.memory_bytes))
+            write_file(f"{paths['memory']}/memory.memsw.limit_in_bytes", str(bounds.memory_bytes))
         return LegacyGroup(paths)
 
     def leftovers(self) -> Iterator[tuple[str, LegacyGroup]]:
         names = {path.name for base in self._bases.values() for path in subdirectories(base)}
         for name in sorted(names):
-            paths = {key: base / name for key, base in self._bases.items()}
-            for path in paths.values():
-                path.mkdir(exist_ok=True)
-            yield name, LegacyGroup(paths)
+            yield name, LegacyGroup(self._make(name))
+
+    def _make(self, name: str) -> dict[str, str]:
+        paths = {controller: f"{base}/{name}" for controller, base in self._bases.items()}
+        for path in dict.fromkeys(paths.values()):
+            make_group(path)
+        return paths
 
     def close(self) -> None:
         for base in dict.fromkeys(self._bases.values()):
@@ -235,6 +240,5 @@ def legacy_limits(bounds: Bounds) -> dict[tuple[str, str], str]:
     return {
         ("memory", "memory.limit_in_bytes"): str(bounds.memory_bytes),
         ("pids", "pids.max"): str(bounds.processes),
-        ("cpu", "cpu.cfs_period_us"): str(_PERIOD),
         ("cpu", "cpu.cfs_quota_us"): str(bounds.cores * _PERIOD),
     }

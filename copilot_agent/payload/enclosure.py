@@ -47,7 +47,8 @@ class Enclosure(Protocol):
     def kill(self) -> bool:
         """One round of SIGKILL; returns whether nothing is left alive. Repeat until so."""
 
-    def measure(self) -> Measured: ...
+    def measure(self, *, empty: bool = False) -> Measured:
+        """`empty`: nothing is left alive inside, so only what has added up is of interest."""
 
     def remove(self) -> bool:
         """Takes the empty enclosure away; False: still busy, try again."""

@@ -4,12 +4,17 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 
-def write_file(path: Path, value: str) -> None:
+Name = Path | str
+"""Plain strings where it is quick and often; there are two dozen files for each payload."""
+
+
+def write_file(path: Name, value: str) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(handle, value.encode())
@@ -17,7 +22,7 @@ def write_file(path: Path, value: str) -> None:
         os.close(handle)
 
 
-def read_file(path: Path) -> str:
+def read_file(path: Name) -> str:
     """Empty if the file is not there: controllers and kernels differ."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -31,34 +36,40 @@ def read_file(path: Path) -> str:
         os.close(handle)
 
 
-def number(path: Path, default: int = 0) -> int:
+def number(path: Name, default: int = 0) -> int:
     text = read_file(path).strip()
     return int(text) if text.isdecimal() else default
 
 
-def numbers(path: Path) -> dict[str, int]:
+def numbers(path: Name) -> dict[str, int]:
     pairs = (line.split() for line in read_file(path).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
-def words(path: Path) -> set[str]:
+def words(path: Name) -> set[str]:
     return set(read_file(path).split())
 
 
-def members(path: Path) -> Iterator[int]:
+def make_group(path: Name) -> None:
+    """May be there already. Raises OSError."""
+    with suppress(FileExistsError):
+        os.mkdir(path)  # noqa: PTH102 - see Name
+
+
+def members(path: Name) -> Iterator[int]:
     """Processes of a group and the groups below it, if a privileged payload made any."""
     for folder in [path, *subdirectories(path)]:
-        yield from (int(line) for line in read_all(folder / "cgroup.procs").split())
+        yield from (int(line) for line in read_all(f"{folder}/cgroup.procs").split())
 
 
-def read_all(path: Path) -> str:
+def read_all(path: Name) -> str:
     try:
-        return path.read_text()
+        return Path(path).read_text()
     except OSError:
         return ""
 
 
-def subdirectories(path: Path) -> list[Path]:
+def subdirectories(path: Name) -> list[Path]:
     try:
         with os.scandir(path) as entries:
             return [Path(each.path) for each in entries if each.is_dir(follow_symlinks=False)]
@@ -66,10 +77,10 @@ def subdirectories(path: Path) -> list[Path]:
         return []
 
 
-def remove_group(path: Path) -> bool:
+def remove_group(path: Name) -> bool:
     """Whether it is gone. A group whose last process has just died stays busy for an instant."""
     try:
-        path.rmdir()
+        os.rmdir(path)  # noqa: PTH106 - see Name
     except FileNotFoundError:
         return True
     except OSError as error:

@@ -53,15 +53,11 @@ class Namespaces:
             _bring_loopback_up()
 
 
-def namespaces(directory: Path, temporary: str, *, network: bool) -> Namespaces:
-    """For a payload in `directory`; what leads there stays visible."""
-    real = directory.resolve()
-    hidden = [path for path in _SHARED if path.is_dir() and not real.is_relative_to(path)]
-    return Namespaces(
-        temporary=str(real / temporary),
-        hidden=[str(path) for path in hidden],
-        network=network,
-    )
+def shared_directories(scratch: Path) -> tuple[str, ...]:
+    """What payloads would share, but for what leads to their own directories in `scratch`."""
+    real = scratch.resolve()
+    hidden = (path for path in _SHARED if path.is_dir() and not real.is_relative_to(path))
+    return tuple(map(str, hidden))
 
 
 def namespaces_work() -> bool:

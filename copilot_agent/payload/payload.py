@@ -186,8 +186,8 @@ class Payload:
             self._limits, run_seconds=0.0, measured=self._measured, disk=self._scan.latest
         )
 
-    def _measure(self) -> None:
-        new, old = self._enclosure.measure(), self._measured
+    def _measure(self, *, empty: bool = False) -> None:
+        new, old = self._enclosure.measure(empty=empty), self._measured
         self._measured = replace(
             new,
             cpu_seconds=max(new.cpu_seconds, old.cpu_seconds),
@@ -214,7 +214,7 @@ class Payload:
             log.error("payload %d: some processes resist being killed", self.pid)
         if self._ending is not None:
             await self._ending
-        self._measure()
+        self._measure(empty=True)
         disk = self._scan.finish(_FINAL_SCAN_SECONDS)
         await self._close_logs()
         await remove(self._enclosure)

@@ -5,6 +5,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ from copilot_agent.payload import group_search, launch
 from copilot_agent.payload.enclosure import MIB, Enclosure
 from copilot_agent.payload.launch import Identity, PayloadStartError, Start
 from copilot_agent.payload.logs import LogFile
-from copilot_agent.payload.namespaces import Namespaces, namespaces, namespaces_work
+from copilot_agent.payload.namespaces import Namespaces, namespaces_work, shared_directories
 from copilot_agent.payload.payload import Payload, PayloadEnd, kill_all, remove
 from copilot_agent.payload.processes import MARK, Process, ProcessTable, marked, owned_by, owner
 from copilot_agent.payload.starter import Starter, no_new_privileges_known
@@ -65,6 +66,7 @@ class Sandbox:
         self._gid = (uid if gid is None else gid) if privileged else None
         self._private = self._uid is not None and namespaces_work()
         self._make_directories()
+        self._shared = shared_directories(self._scratch)
         digest = sha256(os.fsencode(self._scratch)).hexdigest()[:12]
         self._groups = group_search.find_groups(f"copilot-{digest}")
         self._free = deque(range(SLOTS))
@@ -193,10 +195,15 @@ class Sandbox:
     def _namespaces(self, plan: PayloadPlan) -> Namespaces | None:
         if not self._private:
             return None
-        return namespaces(plan.directory, launch.TEMPORARY, network=plan.spec.network)
+        return Namespaces(
+            temporary=os.path.realpath(f"{plan.directory}/{launch.TEMPORARY}"),
+            hidden=self._shared,
+            network=plan.spec.network,
+        )
 
     def _prepare(self, directory: Path, identity: Identity) -> None:
-        (directory / launch.TEMPORARY).mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(f"{directory}/{launch.TEMPORARY}", 0o700)  # noqa: PTH102 - quicker
         directory.chmod(0o700)
         if identity.uid is not None and identity.gid is not None:
             hand_over(directory, identity.uid, identity.gid)

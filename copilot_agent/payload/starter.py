@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from copilot_agent.payload.namespaces import Namespaces
@@ -27,6 +27,9 @@ _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 38, 39
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE_PARENT = 0x8000
 _MAX_FILES = 32
+_MAX_MESSAGE = 1 << 15
+_IN_A_FILE = b"!"
+"""Instead of an order: it is too long for a message, and its file comes first."""
 _OOM_SCORE = b"400"
 """When memory runs out in the guest, payloads go before the agent."""
 
@@ -71,20 +74,23 @@ class Starter:
 
         The news are "PID\\n" and, if it fails, "STEP ERRNO\\n". Raises OSError.
         """
+        text = json.dumps(vars(order), default=vars).encode()
+        if len(text) <= _MAX_MESSAGE:
+            return self._send(text, files)
         written = os.memfd_create("order")
         try:
-            os.write(written, json.dumps(asdict(order)).encode())
-            self._send([written, *files])
+            os.write(written, text)
+            return self._send(_IN_A_FILE, [written, *files])
         finally:
             os.close(written)
 
-    def _send(self, files: list[int]) -> None:
+    def _send(self, message: bytes, files: Sequence[int]) -> None:
         try:
-            socket.send_fds(self._channel, [b"!"], files)
+            socket.send_fds(self._channel, [message], files)
         except (BrokenPipeError, ConnectionResetError):  # somebody killed it
             self.close()
             self._pid, self._channel = _fork()
-            socket.send_fds(self._channel, [b"!"], files)
+            socket.send_fds(self._channel, [message], files)
 
     def __enter__(self) -> "Starter":
         return self
@@ -145,14 +151,15 @@ def _settle(channel: socket.socket, agent: int) -> None:
 def _serve(channel: socket.socket, agent: int) -> None:
     """Until the agent closes its end."""
     while True:
-        message, files, _, _ = socket.recv_fds(channel, 1, _MAX_FILES)
+        message, files, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_FILES)
         if not message:
             os._exit(0)
         for handle in files:
             os.set_inheritable(handle, False)
-        written, news, *others = files
+        in_a_file = message == _IN_A_FILE
+        news, *others = files[1:] if in_a_file else files
         try:
-            order = _read(written)
+            order = _read(_content(files[0]) if in_a_file else message)
             if _clone() == 0:
                 _become(order, news, others, agent)
         except OSError as error:
@@ -162,9 +169,13 @@ def _serve(channel: socket.socket, agent: int) -> None:
                 os.close(handle)
 
 
-def _read(written: int) -> Order:
+def _content(file: int) -> bytes:
     """Raises OSError."""
-    raw = json.loads(os.pread(written, os.fstat(written).st_size, 0))
+    return os.pread(file, os.fstat(file).st_size, 0)
+
+
+def _read(text: bytes) -> Order:
+    raw = json.loads(text)
     if raw["namespaces"] is not None:
         raw["namespaces"] = Namespaces(**raw["namespaces"])
     return Order(**raw)

@@ -137,12 +137,25 @@ _KINDS = {
 }
 
 
-def hand_over(directory: Path, uid: int, gid: int) -> None:
+def hand_over(directory: Path | str, uid: int, gid: int) -> None:
     """Gives a fresh directory, and the directories and files in it, to a payload's user."""
     os.chown(directory, uid, gid)
-    for folder, folders, files in os.walk(directory):
-        for name in folders + files:
-            os.chown(Path(folder) / name, uid, gid, follow_symlinks=False)
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                hand_over(entry.path, uid, gid)
+            else:
+                os.chown(entry.path, uid, gid, follow_symlinks=False)
+
+
+def remove_bare(directory: Path, known: str) -> bool:
+    """Removes a directory with nothing in it but the empty directory `known`, if it is one."""
+    try:
+        os.rmdir(f"{directory}/{known}")  # noqa: PTH106 - a plain string is quicker
+        directory.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def remove_tree(path: Path) -> None:
