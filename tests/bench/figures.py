@@ -38,7 +38,7 @@ def pid(process: Process | None) -> int:
 
 async def manager_and_agent(root: Path, figures: dict[str, Any]) -> None:
     async with programs.manager(root / "plain", heartbeat_seconds=5.0, lease_seconds=60.0) as one:
-        await asyncio.sleep(3)
+        await asyncio.sleep(3)  # idle is what is measured
         figures["manager_idle_rss_mib"] = memory(pid(one.process), "VmRSS")
         async with programs.agent(one) as agent, programs.client(one) as client:
             for _ in range(10):

@@ -209,7 +209,7 @@ async def test_a_whole_life(bench: Bench, driver: Driver) -> None:
 async def test_a_killed_hypervisor_is_noticed(bench: Bench, driver: Driver) -> None:
     handle = await driver.start(await driver.create(bench.spec))
     listening = asyncio.create_task(last_event(driver, handle))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it listens now
     bench.kill_hypervisor(driver, handle)
     assert isinstance(await listening, HypervisorFailed)
     await driver.destroy(handle)
@@ -238,7 +238,7 @@ async def test_another_launcher_reclaims(bench: Bench, driver: Driver) -> None:
 async def test_an_asked_for_stop_is_no_event(bench: Bench, driver: Driver) -> None:
     handle = await driver.start(await driver.create(bench.spec))
     listening = asyncio.create_task(last_event(driver, handle))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it listens now
     await driver.stop(handle, timeout=5)
     assert await listening is None
 

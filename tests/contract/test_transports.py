@@ -148,7 +148,7 @@ async def test_after_an_end_the_same_transport_connects_again(pair: Pair) -> Non
 async def test_closing_ends_the_frames_quietly(pair: Pair) -> None:
     frames = await pair.attach()
     waiting = asyncio.create_task(collect(frames))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it waits now
     await pair.transport.close()
     async with asyncio.timeout(10):
         assert await waiting == []

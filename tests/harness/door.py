@@ -19,7 +19,7 @@ def _obey() -> None:
                 if word:
                     order.unlink()
                     os.kill(os.getpid() if word == "agent" else int(word), signal.SIGKILL)
-        time.sleep(0.2)
+        time.sleep(0.2)  # a file system has no events without inotify
 
 
 threading.Thread(target=_obey, daemon=True).start()

@@ -16,6 +16,7 @@ from job_manager_adapter.app import Manager
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.receipts import verify_receipt
 from job_manager_adapter.settings import Settings
+from tests.harness.programs import eventually
 from tests.integration.manager.pilot import FakePilot, held, success
 
 MASS = b"91.19\n" * 1000
@@ -119,10 +120,15 @@ async def test_a_poll_of_an_older_session_is_told_so(pilot: FakePilot) -> None:
         assert (await reply.json())["code"] == "session_superseded"
 
 
+async def polls_heard(http: aiohttp.ClientSession, count: int) -> bool:
+    async with http.get("/metrics") as reply:
+        return f'copilot_heartbeats_total{{transport="poll"}} {count}.0' in await reply.text()
+
+
 async def test_a_newer_poll_ends_the_older(pilot: FakePilot) -> None:
     await pilot.poll()
     older = asyncio.create_task(pilot.poll(wait=20))
-    await asyncio.sleep(0.2)
+    await eventually(lambda: polls_heard(pilot.http, 2), what="the older poll at the manager")
     newer = asyncio.create_task(pilot.poll(wait=20))
     assert await asyncio.wait_for(older, 5) is None
     newer.cancel()

@@ -113,7 +113,7 @@ async def test_from_the_first_boot_to_the_last_word(
 
         assert call("pause", state).stdout == "the VM is paused\n"
         rested = (await vm.until(lambda now: now["state"] == "paused"))["cpu_seconds"]
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # the time that the VM rests, as it is measured
         assert vm.status()["cpu_seconds"] - rested < 0.2, "a paused VM takes no CPU"
         assert call("resume", state).returncode == 0
         await vm.until(lambda now: now["state"] == "running")
@@ -191,7 +191,7 @@ async def test_a_vm_limited_to_a_quarter_of_a_cpu(
     async with launched(image, state, "--cpu-percent", "25") as vm:
         await vm.until(lambda status: status.get("state") == "booting")
         before, start = vm.status()["cpu_seconds"], time.monotonic()
-        await asyncio.sleep(3)
+        await asyncio.sleep(3)  # the span that is measured
         share = (vm.status()["cpu_seconds"] - before) / (time.monotonic() - start)
         assert 0.05 < share < 0.4
         vm.process.send_signal(signal.SIGTERM)

@@ -248,7 +248,7 @@ async def test_a_pause_longer_than_the_lease_costs_nothing(idle: Station) -> Non
     job = await idle.submit("sleep", "3")
     await idle.runs(job)
     await idle.host.command("pause")
-    await asyncio.sleep(LEASE_SECONDS + 3)
+    await asyncio.sleep(LEASE_SECONDS + 3)  # the pause itself, by real clocks
     assert (await idle.client.jobs.show(job)).state is JobState.RUNNING
     await idle.host.command("resume")
     await idle.check_clock()
@@ -270,7 +270,7 @@ async def test_a_saved_vm_goes_on_under_a_new_launcher(idle: Station) -> None:
     await idle.host.ended()
     saved = idle.host.status.save_seconds
     assert programs.naming(idle.host.state) == []
-    await asyncio.sleep(LEASE_SECONDS + 1)
+    await asyncio.sleep(LEASE_SECONDS + 1)  # the pause itself, by real clocks
     await idle.host.start()
     await idle.check_clock()
     view = await idle.ended(job)

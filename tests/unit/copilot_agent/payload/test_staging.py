@@ -126,7 +126,7 @@ async def test_a_file_comes_once_for_all_jobs(stage_in: StageIn, mover: Mover) -
     link = mover.link("wheel", b"x" * 1000)
     mover.gate = asyncio.Event()
     attempts = [asyncio.create_task(stage_in.prepare(JOB, n, SPEC, [link])) for n in (1, 2, 3)]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # all three have begun
     mover.gate.set()
     for directory in await asyncio.gather(*attempts):
         assert (directory / "wheel").read_bytes() == b"x" * 1000

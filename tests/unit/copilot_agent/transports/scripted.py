@@ -199,7 +199,7 @@ class ScriptedManager:
                 return web.Response(status=204)
             if frame.session is not None and time.monotonic() > deadline:
                 break
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # looks for a newer poll, the outbox and the deadline at once
         if self._outbox.empty():
             return web.Response(status=204)
         item = self._outbox.get_nowait()

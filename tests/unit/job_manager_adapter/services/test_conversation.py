@@ -226,7 +226,7 @@ async def test_a_newer_session_closes_the_older(world: World) -> None:
     pilot = await world.pilot()
     old = pilot.session
     waiting = asyncio.create_task(old.next(5))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it waits now
     await pilot.attach()
     with pytest.raises(SessionClosedError) as caught:
         await waiting
@@ -239,7 +239,7 @@ async def test_a_newer_session_closes_the_older(world: World) -> None:
 async def test_a_second_poll_ends_the_first(world: World) -> None:
     pilot = await world.pilot()
     first = asyncio.create_task(pilot.session.next(5))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it waits now
     second = asyncio.create_task(pilot.session.next(5))
     assert await first is None
     await world.submit()

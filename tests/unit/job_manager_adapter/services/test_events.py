@@ -37,7 +37,7 @@ async def test_a_jobs_life_is_told_in_order(world: World) -> None:
 
 async def test_live_events_reach_only_those_who_may_see(world: World) -> None:
     mine = asyncio.create_task(take(world, ALICE, 1))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it is subscribed now
     await world.submit(experiment="lhc")
     await world.submit(1, ALICE, experiment="alice")
     await world.services.events.flush()
@@ -61,7 +61,7 @@ async def test_a_subscription_ends_with_the_service(world: World) -> None:
         return [event async for event in world.services.events.subscribe(OPERATOR, 0)]
 
     task = asyncio.create_task(all_events())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it is subscribed now
     await world.submit()
     await world.services.close()
     async with asyncio.timeout(5):
@@ -72,19 +72,20 @@ async def test_a_subscription_ends_with_the_service(world: World) -> None:
 async def test_a_flush_that_is_cancelled_is_not_written_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, append = asyncio.Event(), world.store.append_journal
+    begun, gate, append = asyncio.Event(), asyncio.Event(), world.store.append_journal
 
     async def slow(*args: Any) -> None:
+        begun.set()
         await gate.wait()
         await append(*args)
 
     await world.submit()
     monkeypatch.setattr(world.store, "append_journal", slow)
     flush = asyncio.create_task(world.services.events.flush())
-    await asyncio.sleep(0.01)
+    await begun.wait()
     flush.cancel()
     closing = asyncio.create_task(world.services.events.close())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it has begun to write, too
     gate.set()
     await closing
     entries: Sequence[object] = await world.store.journal(0, 10)

@@ -8,6 +8,7 @@ import pytest
 from copilot_agent.protocol.job import JobState
 from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.records import PilotChange, Selected
+from tests.harness.programs import eventually
 from tests.unit.job_manager_adapter.services.world import LEASE, OPERATOR, World
 
 
@@ -25,9 +26,11 @@ async def test_it_runs_until_it_is_cancelled(world: World) -> None:
     await pilot.hear()
     await until(world, job, "leased")
     world.clock.advance(LEASE + 1)
-    async with asyncio.timeout(10):
-        while (await world.job(job)).state is not JobState.WAITING:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+
+    async def waits() -> bool:
+        return (await world.job(job)).state is JobState.WAITING
+
+    await eventually(waits, what="the job, waiting again")
     await until(world, job, "waiting")
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -46,7 +46,7 @@ def test_any_bytes_are_digested_or_called_a_protocol_error(parts: list[bytes]) -
         try:
             for part in parts:
                 streams.receive(part)
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # the streams' own tasks have their turn
         except GuestProtocolError:
             pass
         streams.close()

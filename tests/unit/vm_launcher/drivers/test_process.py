@@ -100,9 +100,9 @@ async def test_a_duty_cycle_limits_and_lets_go() -> None:
     child = await start(BUSY)
     limit = DutyCycle(child.pid, 20)
     limit.on()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # Python's own start is over
     before = process.cpu_seconds(child.pid)
-    await asyncio.sleep(2)
+    await asyncio.sleep(2)  # the span that is measured
     assert process.cpu_seconds(child.pid) - before < 0.8
     await limit.off()
     assert state(child.pid) != "T"
