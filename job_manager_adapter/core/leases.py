@@ -38,10 +38,10 @@ class Lease:
     started: bool = False
     ending: bool = False
     """A report is under way; the attempt takes no room any more."""
+    key: Key = field(init=False)
 
-    @property
-    def key(self) -> Key:
-        return (self.job, self.attempt)
+    def __post_init__(self) -> None:
+        self.key = (self.job, self.attempt)
 
     @property
     def takes_room(self) -> bool:

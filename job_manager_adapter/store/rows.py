@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -37,7 +38,13 @@ def attempt(job_id: str, row: Row) -> AttemptRow:
 def pilot(row: Row) -> PilotRow:
     """Columns in the order of the record's fields."""
     values = list(row)
-    values[5] = Capabilities.model_validate_json(row[5])
+    values[5] = _capabilities(row[5])
     for index in range(8, 11):
         values[index] = bool(row[index])
     return PilotRow(*values)
+
+
+@lru_cache(maxsize=1024)
+def _capabilities(text: str) -> Capabilities:
+    """Thousands of pilots share few of them, with a hundred flags each."""
+    return Capabilities.model_validate_json(text)

@@ -138,5 +138,5 @@ def _values(bulk: Bulk, total: int, most: int) -> dict[str, object]:
         "classes": bulk.classes,
         "experiment": bulk.experiment,
         "at": AT,
-        "spec": spec.model_dump_json().encode(),
+        "spec": spec.model_dump_json(exclude_defaults=True).encode(),
     }
