@@ -11,7 +11,7 @@ from copilot_agent.transports.base import FileMoveError, Moved
 from copilot_agent.transports.connections import CONNECT_SECONDS, RefusedError, refusal
 from copilot_agent.transports.enrolment import describe
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 SILENCE_SECONDS = 60.0
 MAX_REDIRECTS = 5
 MAX_ROUNDS = 1000
@@ -139,14 +139,33 @@ async def _receive(
     with target.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
-        async for chunk in response.content.iter_chunked(CHUNK):
-            size += len(chunk)
+        async for pieces in _batches(response.content.iter_any()):
+            more = sum(map(len, pieces))
+            size += more
             if size > most:
                 raise FileMoveError(f"download: more than {most} bytes", retryable=False)
-            await asyncio.to_thread(file.write, chunk)
+            await asyncio.to_thread(file.writelines, pieces)
             if progress is not None:
-                progress(len(chunk))
+                progress(more)
     return size
+
+
+async def _batches(body: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Pieces as they came, about `CHUNK` bytes together; also those that came before a cut."""
+    batch: list[bytes] = []
+    broken: aiohttp.ClientError | None = None
+    try:
+        async for data in body:
+            batch.append(data)
+            if sum(map(len, batch)) >= CHUNK:
+                yield batch
+                batch = []
+    except aiohttp.ClientError as error:
+        broken = error
+    if batch:
+        yield batch
+    if broken is not None:
+        raise broken
 
 
 async def _start_over(target: Path, why: str) -> int:

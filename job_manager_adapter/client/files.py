@@ -2,8 +2,7 @@
 
 import asyncio
 import hashlib
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -11,19 +10,20 @@ import aiohttp
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.job import JobState
 from job_manager_adapter.client.http import ApiError, Http, UnreachableError
+from job_manager_adapter.files.batches import store_in_batches
 from job_manager_adapter.views import JobView
 
-CHUNK = 256 * 1024
+CHUNK = 1 << 20
+TRIES = 20
+DOWNLOAD_TRIES = 5
+PAUSE_SECONDS = 0.5
 Progress = Callable[[int], None]
 
 
 def hash_file(path: Path) -> tuple[str, int]:
     """SHA-256 and size of a file."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
+    digest = hashlib.sha256()
+    size = _hash_into(digest, path)
     return digest.hexdigest(), size
 
 
@@ -39,19 +39,24 @@ class Files:
         `progress` is told the number of bytes that are safe. Raises ApiError, UnreachableError.
         """
         size = path.stat().st_size
-        for _ in range(20):
+        for _ in range(TRIES):
             offset, complete = await self._stored(sha256)
             progress(offset)
             if complete:
                 return
+            if path.stat().st_size != size:
+                raise CopilotError(f"{path} changed meanwhile", remedy="upload it again")
             try:
                 await self._put(path, sha256, size, offset, progress)
             except ApiError as error:
                 if error.code is not ErrorCode.OFFSET_MISMATCH:
                     raise
-            except UnreachableError:
-                await asyncio.sleep(0.5)
-        raise CopilotError(f"{path.name}: the upload does not get on", remedy="try again later")
+            except (aiohttp.ClientError, UnreachableError):
+                await asyncio.sleep(PAUSE_SECONDS)
+        raise UnreachableError(
+            f"the upload of {path.name} was cut {TRIES} times",
+            remedy="try again later; it goes on where it stopped",
+        )
 
     async def _stored(self, sha256: str) -> tuple[int, bool]:
         try:
@@ -69,9 +74,10 @@ class Files:
         headers = {
             "Upload-Offset": str(offset),
             "Upload-Length": str(size),
+            "Content-Length": str(size - offset),
             "Content-Type": "application/octet-stream",
         }
-        body = _read_from(path, offset, progress)
+        body = _read_from(path, offset, size, progress)
         async with self._http.open(
             "PUT", f"api/v1/files/{sha256}", data=body, headers=headers
         ) as reply:
@@ -91,41 +97,77 @@ class Files:
         if target.is_file() and (await asyncio.to_thread(hash_file, target))[0] == sha256:
             return target
         part = target.with_name(target.name + ".part")
-        for tries_left in reversed(range(5)):
-            try:
-                await self._download(f"api/v1/jobs/{job}/outputs/{name}", part)
-                break
-            except (aiohttp.ClientError, UnreachableError):
-                if not tries_left:
-                    raise
-        if (await asyncio.to_thread(hash_file, part))[0] != sha256:
+        if await self._download_all(f"api/v1/jobs/{job}/outputs/{name}", part) != sha256:
             part.unlink()
             raise CopilotError(f"{name} of {job} arrived damaged", remedy="fetch it again")
         part.replace(target)
         return target
 
-    async def _download(self, path: str, part: Path) -> None:
-        have = part.stat().st_size if part.exists() else 0
+    async def _download_all(self, path: str, part: Path) -> str:
+        """The SHA-256 of what is in `part` then. Raises ApiError, UnreachableError."""
+        for tries_left in reversed(range(DOWNLOAD_TRIES)):
+            try:
+                return await self._download(path, part)
+            except aiohttp.ClientError as error:
+                if not tries_left:
+                    raise UnreachableError(
+                        f"the download was cut {DOWNLOAD_TRIES} times: {error}",
+                        remedy="fetch it again later; it goes on where it stopped",
+                    ) from error
+            except UnreachableError:
+                if not tries_left:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _download(self, path: str, part: Path) -> str:
+        digest, have = hashlib.sha256(), 0
+        if part.exists():
+            have = await asyncio.to_thread(_hash_into, digest, part)
         headers = {"Range": f"bytes={have}-"} if have else {}
         try:
             async with self._http.open("GET", path, repeat=True, headers=headers) as reply:
-                with part.open("ab" if reply.status == 206 else "wb") as file:
-                    async for chunk in reply.content.iter_chunked(CHUNK):
-                        file.write(chunk)
+                if reply.status != 206:
+                    digest, have = hashlib.sha256(), 0
+                with part.open("ab" if have else "wb") as file:
+
+                    def store(pieces: Sequence[bytes]) -> None:
+                        file.writelines(pieces)
+                        for piece in pieces:
+                            digest.update(piece)
+
+                    await store_in_batches(reply.content.iter_any(), store, (aiohttp.ClientError,))
         except ApiError as error:
-            if error.problem.status != 416:
+            if error.problem.status != 416:  # there is no more than we have
                 raise
-
-    async def download_input(self, sha256: str, target: Path) -> None:
-        await self._download(f"api/v1/files/{sha256}", target)
+        return digest.hexdigest()
 
 
-async def _read_from(path: Path, offset: int, progress: Progress) -> AsyncIterator[bytes]:
+def _hash_into(digest: "hashlib._Hash", path: Path) -> int:
+    """Adds a file to `digest`; returns its size."""
+    size = 0
     with path.open("rb") as file:
-        file.seek(offset, os.SEEK_SET)
-        while chunk := await asyncio.to_thread(file.read, CHUNK):
-            yield chunk
-            progress(file.tell())
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return size
+
+
+async def _read_from(
+    path: Path, offset: int, size: int, progress: Progress
+) -> AsyncIterator[bytes]:
+    """The bytes from `offset` to `size`; the next are read while some are sent."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        following = asyncio.ensure_future(asyncio.to_thread(file.read, CHUNK))
+        try:
+            while offset < size and (chunk := await asyncio.shield(following)):
+                following = asyncio.ensure_future(asyncio.to_thread(file.read, CHUNK))
+                chunk = chunk[: size - offset]
+                yield chunk
+                offset += len(chunk)
+                progress(offset)
+        finally:
+            await asyncio.wait([following])
 
 
 def outputs_expected(job: JobView) -> bool:

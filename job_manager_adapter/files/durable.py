@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 
@@ -44,9 +45,17 @@ def private_directory(path: Path) -> Path:
 
 def key_file(path: Path, length: int = 32) -> bytes:
     """The secret key kept at `path` (mode 0600), made on first use."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        private_directory(path.parent)
-        write_file(path, os.urandom(length))
-        return path.read_bytes()
+    private_directory(path.parent)
+    return fresh_file(path, os.urandom(length))
+
+
+def fresh_file(path: Path, content: bytes) -> bytes:
+    """What is at `path`; `content` if there was nothing. Of several at once one is first."""
+    if not path.exists():
+        mine = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
+        write_file(mine, content)
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(mine)
+        mine.unlink()
+        sync_directory(path.parent)
+    return path.read_bytes()
