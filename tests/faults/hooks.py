@@ -20,12 +20,14 @@ class Point:
     """before or after."""
 
 
-SQLITE = "job_manager_adapter.store.sqlite"
-FINISH = Point("finish", SQLITE, "SqliteStore", "finish", "before")
-TOLD = Point(
-    "told", "tests.harness.reference_adapter.adapter", "ReferenceAdapter", "finished", "after"
+STORES = "job_manager_adapter.store"
+FINISH = (
+    Point("finish-sqlite", f"{STORES}.sqlite", "SqliteStore", "finish", "before"),
+    Point("finish-postgres", f"{STORES}.postgres", "PostgresStore", "finish", "before"),
 )
-POINTS = (FINISH, TOLD)
+ADAPTER = "tests.harness.reference_adapter.adapter"
+TOLD = (Point("told", ADAPTER, "ReferenceAdapter", "finished", "after"),)
+POINTS = (*FINISH, *TOLD)
 
 
 class Hooks:
@@ -52,6 +54,11 @@ class Hooks:
         part = armed.with_suffix(".part")
         part.write_text(text)
         part.replace(armed)
+
+    def clear(self) -> None:
+        """Of what is armed or reached."""
+        for path in self._directory.iterdir():
+            path.unlink()
 
     def reached(self, point: Point) -> bool:
         return (self._directory / f"{point.name}.reached").exists()

@@ -28,7 +28,7 @@ class Fault(StrEnum):
     PART10MIN_UP = "part10min-up"  #: only what the pilot says is held up
     PART10MIN_DOWN = "part10min-down"
     DISKFULL = "diskfull"
-    AWAY30S = "away30s"
+    AWAY30S = "away30s"  #: shut down for half a minute of real time, which is ten leases
 
 
 SCALE = 100
@@ -44,7 +44,7 @@ SECONDS = {
     Fault.PART10MIN: 600 / SCALE,
     Fault.PART10MIN_UP: 600 / SCALE,
     Fault.PART10MIN_DOWN: 600 / SCALE,
-    Fault.AWAY30S: 30 / SCALE,
+    Fault.AWAY30S: 30.0,
 }
 LONG = {fault for fault, seconds in SECONDS.items() if seconds > LEASE_SECONDS} | {Fault.GONE}
 """Longer than a lease: a second pilot comes, so that there is one to be offered the jobs."""
@@ -100,6 +100,7 @@ _COLUMNS = (
     ),
     *((Victim.LINK, fault) for fault in Fault if fault.startswith("part")),
     *((victim, Fault.DISKFULL) for victim in (Victim.AGENT, Victim.MANAGER, Victim.VM)),
+    (Victim.DATABASE, Fault.AWAY30S),
 )
 
 _BOOTED = (Step.RUNNING, Step.UPLOADING, Step.CREDITED)

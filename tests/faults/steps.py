@@ -77,7 +77,8 @@ class Stop:
     """How the world is stopped at a step."""
 
     trap: Trap | None = None
-    point: Point | None = None
+    points: tuple[Point, ...] = ()
+    """Any of them."""
     running: bool = False
     """The payload waits for a file."""
 
@@ -89,7 +90,7 @@ def stop_at(step: Step, subject: Subject) -> Stop:
     if step is Step.RUNNING:
         return Stop(running=True)
     if step in _POINTS:
-        return Stop(point=_POINTS[step])
+        return Stop(points=_POINTS[step])
     look = _LOOKS[step](subject)
     needed = _held(subject) if step is Step.ACKNOWLEDGED else None
 

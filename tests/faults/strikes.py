@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.demo.processes import Process
+from job_manager_adapter.client.http import ApiError
+from tests.faults.database import Database
 from tests.faults.matrix import LONG, SECONDS, Cell, Fault, Victim
 from tests.faults.wire import Way
 from tests.faults.world import World, send
@@ -49,6 +51,8 @@ class Strike:
                 return self._stop
             case Fault.DISKFULL:
                 return self._fill
+            case Fault.AWAY30S:
+                return self._away
             case _:
                 return self._part
 
@@ -78,6 +82,10 @@ class Strike:
                 self._release()
                 await self._host.start()
                 await self._host.idle(seconds=BOOT_SECONDS)
+            case Victim.DATABASE:
+                await self._database.kill()
+                self._release(cut=False)
+                await self._database_starts()
             case _:
                 raise NotImplementedError(self.cell.name)
 
@@ -94,15 +102,39 @@ class Strike:
         await self.world.client.jobs.counts()
         self.serving_seconds.append(round(loop.time() - began, 3))
 
+    async def _database_starts(self) -> None:
+        """Measured until the manager answers with what is in it."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._database.begin()
+        await programs.eventually(self._answers, ATTACH_SECONDS, "an answer from the database")
+        self.serving_seconds.append(round(loop.time() - began, 3))
+
+    async def _answers(self) -> bool:
+        try:
+            await self.world.client.jobs.counts()
+        except ApiError:
+            return False
+        return True
+
+    async def _away(self) -> None:
+        """Shut down as its operator does it, started again later."""
+        await asyncio.to_thread(self._database.stop)
+        self._release(cut=False)
+        await asyncio.sleep(SECONDS[Fault.AWAY30S])  # the fault itself
+        await self._database_starts()
+
     # ----- stop, and part
 
     async def _stop(self) -> None:
         """What was on the wire goes on to whoever is awake."""
-        pid = self._pid()
-        os.kill(pid, signal.SIGSTOP)
+        pids = self._pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
         self._release(cut=False)
         await self._meanwhile()
-        os.kill(pid, signal.SIGCONT)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
     async def _part(self) -> None:
         link = self.world.link
@@ -169,24 +201,32 @@ class Strike:
         if self.cell.victim is not Victim.MANAGER or self.cell.fault is Fault.DISKFULL:
             send(self.world.manager.process, signal.SIGCONT)
 
-    def _pid(self) -> int:
+    def _pids(self) -> list[int]:
         match self.cell.victim:
             case Victim.PAYLOAD:
-                return self._payload()
+                return [self._payload()]
             case Victim.AGENT:
-                return _pid(self._agent.process)
+                return [_pid(self._agent.process)]
             case Victim.MANAGER:
-                return _pid(self.world.manager.process)
+                return [_pid(self.world.manager.process)]
+            case Victim.DATABASE:
+                return self._database.pids()
             case Victim.VM:
-                return self._host.hypervisor()
+                return [self._host.hypervisor()]
             case Victim.LAUNCHER:
-                return _pid(self._host.process)
+                return [_pid(self._host.process)]
             case _:
                 raise NotImplementedError(self.cell.name)
 
     @property
     def _agent(self) -> programs.AgentProgram:
         return self.world.agents[0]
+
+    @property
+    def _database(self) -> Database:
+        if self.world.database is None:
+            raise RuntimeError("the database is a file of the manager's")
+        return self.world.database
 
     @property
     def _host(self) -> vm.VmProgram:

@@ -92,8 +92,7 @@ class Trial:
             name = self.subject.job = await ledger.subject(
                 self.world.client, self.subject.name, waits=self.stop.running, first=first
             )
-        if self.stop.point is not None:
-            self.world.arm(self.stop.point, name)
+        self.world.arm(self.stop.points, name)
 
     async def _scheduled(self) -> str:
         """The first one is there from the beginning; a pilot that comes later needs another."""
@@ -105,8 +104,8 @@ class Trial:
     async def _there(self) -> None:
         if self.stop.trap is not None:
             await self.world.link.reached()
-        elif self.stop.point is not None:
-            await self.world.at_point(self.stop.point)
+        elif self.stop.points:
+            await self.world.at_point(self.stop.points)
             self.world.link.freeze()
         else:
             await programs.eventually(self._runs, BOOT_SECONDS, "the payload to run")
@@ -155,9 +154,8 @@ async def run(series: Sequence[Cell], seed: int, directory: Path, tell: Tell) ->
     left, results = list(series), list[Result]()
     while left:
         root, before = directory / f"{left[0].name}.d", len(results)
-        small = left[0].victim if left[0].fault is Fault.DISKFULL else None
         try:
-            async with world(root, in_a_vm=left[0].in_a_vm, small=small) as made:
+            async with world(root, left[0]) as made:
                 while left and all(one.good for one in results[before:]):
                     results.append(await _one(left.pop(0), seed, made))
                     tell(results[-1])

@@ -4,16 +4,17 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.demo.processes import Process, call
 from job_manager_adapter.client import Client
+from tests.faults.database import Database, database
 from tests.faults.hooks import POINTS, Hooks, Point
 from tests.faults.jobs import SCHEDULED, Ledger
-from tests.faults.matrix import HEARTBEAT_SECONDS, LEASE_SECONDS, Victim
+from tests.faults.matrix import HEARTBEAT_SECONDS, LEASE_SECONDS, Cell, Fault, Victim
 from tests.faults.proxy import Link
 from tests.harness import programs, scripted_vm, vm
 from tests.harness.reference_adapter import FileScheduler
@@ -37,6 +38,8 @@ class HookedManager(programs.ManagerProgram):
 
     hooks: Hooks | None = None
     public_url: str = ""
+    database: str = ""
+    """The address of a PostgreSQL; else it is SQLite."""
 
     @property
     def url(self) -> str:
@@ -52,9 +55,19 @@ class HookedManager(programs.ManagerProgram):
         words = super().command
         config = self.root / "manager.toml"
         public = f'[server]\npublic_url = "{self.public_url}"\n'
-        config.write_text(config.read_text().replace("[server]\n", public, 1))
+        text = config.read_text().replace("[server]\n", public, 1)
+        config.write_text(text + (f'[store]\nurl = "{self.database}"\n' if self.database else ""))
         variables = self.hooks.environment if self.hooks else {}
         return ("/usr/bin/env", *(f"{name}={value}" for name, value in variables.items()), *words)
+
+    async def enrolment(self) -> Path:
+        if not self.database:
+            return await super().enrolment()
+        path = self.root / f"enrolment-{len(list(self.root.glob('enrolment-*')))}"
+        path.touch(mode=0o600)
+        secret = await call((*self.command, "enrolment", "create", "--output", "quiet"))
+        path.write_text(secret.strip())
+        return path
 
 
 def stopped(pid: int) -> bool:
@@ -112,6 +125,8 @@ class World:
     agents: list[programs.AgentProgram] = field(default_factory=list)
     host: vm.VmProgram | None = None
     """Where pilots run in a VM, there are no `agents`."""
+    database: Database | None = None
+    """Where it is no file of the manager's own."""
     small: Victim | None = None
     """Whose directory is a small disk of its own."""
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -155,15 +170,20 @@ class World:
         states = [self.host.state] if self.host else [agent.state for agent in self.agents]
         return [state / "receipts.jsonl" for state in states]
 
-    def arm(self, point: Point, text: str) -> None:
-        self._hooks.arm(point, text)
+    def arm(self, points: Iterable[Point], text: str) -> None:
+        for point in points:
+            self._hooks.arm(point, text)
 
-    async def at_point(self, point: Point) -> None:
+    async def at_point(self, points: Sequence[Point]) -> None:
+        """Any of these; the others are disarmed."""
+
         def there() -> bool:
             process = self.manager.process
-            return self._hooks.reached(point) and process is not None and stopped(process.pid)
+            reached = any(self._hooks.reached(point) for point in points)
+            return reached and process is not None and stopped(process.pid)
 
-        await programs.eventually(there, 150, f"the manager at {point.name}")
+        await programs.eventually(there, 300, f"the manager at {points[0].name}")
+        self._hooks.clear()
 
     @property
     def _hooks(self) -> Hooks:
@@ -180,6 +200,8 @@ class World:
         """Whatever was stopped goes on, or it could not end."""
         for process in (self.manager.process, *(agent.process for agent in self.agents)):
             send(process, signal.SIGCONT)
+        if self.database is not None and self.database.runs:
+            self.database.signal(signal.SIGCONT)
         if self.host is not None:
             send(self.host.process, signal.SIGCONT)
             with suppress(FileNotFoundError, AssertionError, ProcessLookupError):
@@ -192,12 +214,10 @@ class World:
 
 
 @asynccontextmanager
-async def world(
-    root: Path, *, in_a_vm: bool = False, small: Victim | None = None
-) -> AsyncIterator[World]:
-    """A running manager and its link. Nothing that names `root` runs afterwards."""
+async def world(root: Path, cell: Cell) -> AsyncIterator[World]:
+    """A manager and its link as the cell needs them. Nothing of them runs afterwards."""
     root.mkdir(parents=True)
-    scheduler, ledger = FileScheduler(root / "scheduler.json"), Ledger(root, in_a_vm)
+    scheduler, ledger = FileScheduler(root / "scheduler.json"), Ledger(root, cell.in_a_vm)
     await ledger.schedule(scheduler)
     try:
         async with AsyncExitStack() as stack:
@@ -205,13 +225,19 @@ async def world(
             await link.start()
             stack.push_async_callback(link.stop)
             manager = _manager(root, link, port, scheduler)
+            store: Database | None = None
+            if cell.victim is Victim.DATABASE:
+                store = await stack.enter_async_context(database())
+                manager.database = store.address
+            small = cell.victim if cell.fault is Fault.DISKFULL else None
             if small is Victim.MANAGER:
                 await stack.enter_async_context(small_disk(manager.data))
             stack.push_async_callback(manager.stop)
             await manager.start()
             client = Client(manager.own_url, manager.token)
             await stack.enter_async_context(client)
-            made = World(root, link, manager, scheduler, ledger, client, small=small)
+            made = World(root, link, manager, scheduler, ledger, client)
+            made.database, made.small = store, small
             stack.push_async_callback(made.close)
             yield made
     finally:
