@@ -6,12 +6,18 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from copilot_agent.protocol.job import Outcome
 from job_manager_adapter.services.build import Services
 from job_manager_adapter.services.principals import Principal
+from job_manager_adapter.services.timings import Durations
 from job_manager_adapter.views import PilotState, Role
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -19,6 +25,11 @@ _CARRIERS = ("websocket", "poll")
 _DIRECTIONS = ("in", "out")
 _FRESH_SECONDS = 10.0
 _LAG_PERIOD = 0.5
+_TALLIES = {
+    "pilots_registered": "Enrolments that were accepted",
+    "pilots_lost": "Pilots that fell silent for a lease's length",
+    "leases_expired": "Attempts that were taken back because their lease ran out",
+}
 
 
 class _Totals:
@@ -75,6 +86,21 @@ class _FromServices(Collector):
         for experiment, granted in totals.credit.items():
             credit.add_metric([experiment], granted)
         yield credit
+        for name, text in _TALLIES.items():
+            yield CounterMetricFamily(f"copilot_{name}", text, value=stats.tallies.get(name, 0))
+        yield _histogram(
+            "copilot_match_duration_seconds",
+            "Rounds of matching that found something",
+            stats.timings.match,
+        )
+        yield _histogram(
+            "copilot_job_wait_seconds",
+            "From a job's submission to its first lease",
+            stats.timings.wait,
+        )
+        yield _histogram(
+            "copilot_job_run_seconds", "Run time of payloads, as pilots say", stats.timings.run
+        )
         yield GaugeMetricFamily("copilot_leases", "Open leases", value=stats.leases_open)
         yield CounterMetricFamily("copilot_store_commits", "Commits", value=stats.commits)
         yield CounterMetricFamily(
@@ -83,6 +109,12 @@ class _FromServices(Collector):
         yield CounterMetricFamily(
             "copilot_store_operations", "Operations committed", value=stats.operations
         )
+
+
+def _histogram(name: str, text: str, durations: Durations) -> Metric:
+    return HistogramMetricFamily(
+        name, text, buckets=durations.cumulative(), sum_value=durations.total
+    )
 
 
 class Metrics:

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_DIGITS = str.maketrans(_ALPHABET[10:], "abcdefghijklmnopqrstuv")
+"""To Python's own digits of base 32."""
 _BODY = r"[0-9a-hjkmnp-tv-z]{20}"
 
 JobId = Annotated[str, StringConstraints(pattern=rf"^j-{_BODY}$")]
@@ -27,6 +29,11 @@ def make_id(kind: str, now: float, chance: int) -> str:
     so that cores and simulations stay deterministic.
     """
     return f"{kind}-{_base32(int(now * 1000), 10)}{_base32(chance, 10)}"
+
+
+def id_time(ident: str) -> float:
+    """When an identifier was made, in Unix time."""
+    return int(ident[2:12].translate(_DIGITS), 32) / 1000
 
 
 def _base32(value: int, length: int) -> str:

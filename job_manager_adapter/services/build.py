@@ -18,6 +18,7 @@ from job_manager_adapter.services.links import Links
 from job_manager_adapter.services.peers import Peers
 from job_manager_adapter.services.pilots import Pilots
 from job_manager_adapter.services.reports import Reports
+from job_manager_adapter.services.timings import Timings
 from job_manager_adapter.services.tokens import Tokens
 from job_manager_adapter.services.upstream import Upstream
 from job_manager_adapter.store.base import PeerStore, Store
@@ -34,6 +35,9 @@ class Stats:
     pilots: Mapping[PilotState, int]
     attempts_ended: Mapping[str, int]
     """Since the start, by outcome."""
+    tallies: Mapping[str, int]
+    """Since the start: pilots_registered, pilots_lost, leases_expired."""
+    timings: Timings
     commits: int
     commit_seconds: float
     operations: int
@@ -104,6 +108,8 @@ class Services:
             leases_open=len(dispatcher.leases),
             pilots=dispatcher.fleet.states(now, lease_seconds),
             attempts_ended=dispatcher.ended,
+            tallies=dispatcher.tallies,
+            timings=dispatcher.timings,
             commits=store.commits,
             commit_seconds=store.commit_seconds,
             operations=store.operations,

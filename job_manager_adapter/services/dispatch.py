@@ -6,11 +6,13 @@ lease is here after its claim is committed, and gone after its end is committed.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Command, CommandKind
+from copilot_agent.protocol.ids import id_time
 from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec, Requirements
 from job_manager_adapter.core.drains import Drains
 from job_manager_adapter.core.fleet import Doomed, Fleet, Pilot
@@ -24,6 +26,7 @@ from job_manager_adapter.services.peers import Alone
 from job_manager_adapter.services.resting import Rest, Resting
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.services.tasks import Tasks
+from job_manager_adapter.services.timings import Timings
 from job_manager_adapter.store.base import Store, StoreError
 from job_manager_adapter.store.records import (
     Claim,
@@ -62,6 +65,9 @@ class Dispatcher:
         self.resting = Resting(config.retry_seconds, self._rested)
         self.outboxes: dict[str, Outbox] = {}
         self.sessions: dict[str, PilotSession] = {}
+        self.timings = Timings()
+        self.tallies: Counter[str] = Counter()
+        """Since the start: pilots_registered, pilots_lost, leases_expired."""
         self.ended: Counter[str] = Counter()
         """Attempts by outcome since the start."""
         self.miscounted = False
@@ -277,6 +283,7 @@ class Dispatcher:
                 pilot.silent = True  # what it has lost is not for itself to take again
                 self.matcher.withdraw(name)
         await self.take_back([self._overdue(lease) for lease in late])
+        self.tallies["leases_expired"] += len(late)
         return len(late)
 
     async def take_back(self, wanted: Sequence[Release]) -> None:
@@ -315,9 +322,11 @@ class Dispatcher:
 
     def rematch(self, pilot: str | None = None) -> None:
         """Picks jobs for one pilot or for all; what is picked in one turn is one claim."""
+        begun = time.perf_counter()
         picks = self.matcher.match(pilot)
         if not picks:
             return
+        self.timings.match.observe(time.perf_counter() - begun)
         for pick in picks:
             owner = self.fleet.pilots[pick.pilot]
             owner.reserved[pick.klass.id] += 1
@@ -384,6 +393,8 @@ class Dispatcher:
         pilot = self.fleet.pilots[name]
         klass = self.classes[got.klass]
         self.matcher.learn(klass, got.priority, got.sequence + 1)
+        if got.attempt == 1:
+            self.timings.wait.observe(max(got.at - id_time(got.job), 0.0))
         if pilot.elsewhere or (got.job, got.attempt) in self._stillborn:
             return
         now = self.clock.monotonic()

@@ -91,6 +91,7 @@ class Housekeeping:
                 self._lost.add(pilot.id)
                 if pilot.seen is not None:
                     self._events.emit("pilot", pilot.id, "lost")
+                    dispatcher.tallies["pilots_lost"] += 1
                 dispatcher.matcher.withdraw(pilot.id)
             elif state is not PilotState.LOST:
                 self._lost.discard(pilot.id)

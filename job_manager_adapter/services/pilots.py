@@ -91,6 +91,7 @@ class Pilots:
             raise self._refused(request, result.refusal, result.reason)
         dispatcher.dismiss(result.superseded, ErrorCode.PILOT_RETIRED, result.released)
         dispatcher.events.emit("pilot", pilot.id, "enrolled", detail=result.host)
+        dispatcher.tallies["pilots_registered"] += 1
         return Enrolled(
             pilot.id,
             result.host,

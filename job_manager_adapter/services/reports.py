@@ -149,6 +149,7 @@ class Reports:
         if result.state is JobState.SUCCEEDED and finish.receipt:
             outbox.receipts.put(finish.receipt.statement.id, finish.receipt.model_dump_json())
         self._dispatcher.ended[report.outcome.value] += 1
+        self._dispatcher.timings.run.observe(report.usage.wall_seconds)
         experiment = lease.klass.experiment if lease else None
         detail = report.failure_class.value if report.failure_class else ""
         self._dispatcher.events.emit("job", report.job, result.state.value, experiment, detail)
