@@ -215,11 +215,18 @@ class Payload:
         if self._ending is not None:
             await self._ending
         self._measure(empty=True)
-        disk = self._scan.finish(_FINAL_SCAN_SECONDS)
+        disk, free = self._scan.finish(_FINAL_SCAN_SECONDS), free_bytes(self._directory)
         await self._close_logs()
         await remove(self._enclosure)
         self._released()
-        why = verdict(self._limits, end, stopped=self._stop, measured=self._measured, disk=disk)
+        why = verdict(
+            self._limits,
+            end,
+            stopped=self._stop,
+            measured=self._measured,
+            disk=disk,
+            free_bytes=free,
+        )
         return PayloadEnd(
             exit_code=end.exit_code,
             signal=end.signal,
@@ -240,6 +247,12 @@ class Payload:
                 if error.errno not in (errno.ENOSPC, errno.EIO):
                     raise
                 log.warning("payload %d: a log is incomplete: %s", self.pid, error)
+
+
+def free_bytes(directory: Path) -> int:
+    """For those who are not root."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
 
 
 def _last(text: str, max_bytes: int) -> str:

@@ -9,6 +9,7 @@ Little is imported here on purpose. Constants: Linux's prctl(2), unshare(2) and 
 """
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -130,6 +131,7 @@ def _fork() -> tuple[int, socket.socket]:
 
 def _settle(channel: socket.socket, agent: int) -> None:
     """Lets go of everything that is the agent's."""
+    gc.freeze()  # no page is to be copied for a collection
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,6 +9,8 @@ from copilot_agent.protocol.job import FailureClass, JobSpec
 MAX_FILES = 100_000
 MAX_DEPTH = 64
 """A payload's directory may hold this many entries, nested so deep."""
+FULL_BYTES = 4 * MIB
+"""With less than this free, what a payload wrote may be cut off, whether it noticed or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +121,15 @@ def _run_time(limits: Limits, run_seconds: float) -> str:
 
 
 def verdict(
-    limits: Limits, end: Exit, *, stopped: Stop | None, measured: Measured, disk: Disk
+    limits: Limits,
+    end: Exit,
+    *,
+    stopped: Stop | None,
+    measured: Measured,
+    disk: Disk,
+    free_bytes: int = FULL_BYTES,
 ) -> Stop | None:
-    """What an end means: None for success.
+    """What an end means: None for success. `free_bytes` are those of the disk it wrote to.
 
     A stop that was decided before the end is the reason for it. What the kernel refused shows
     only in its counters, so they are looked at whatever the exit code.
@@ -130,6 +138,9 @@ def verdict(
         return stopped
     if (stop := exceeded(limits, run_seconds=0.0, measured=measured, disk=disk)) is not None:
         return stop
+    if free_bytes < FULL_BYTES:  # a payload within its limits cannot have filled it
+        message = f"this host's disk is full: {free_bytes // MIB} MiB are free"
+        return Stop(failure_class=FailureClass.HOST, message=message)
     if end.signal == signal.SIGXFSZ:
         message = f"wrote a file larger than {limits.disk_mib} MiB; raise requirements.disk_mib"
         return Stop(failure_class=FailureClass.PAYLOAD_LIMIT, message=message)

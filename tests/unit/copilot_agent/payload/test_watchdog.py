@@ -111,6 +111,18 @@ def test_good_end() -> None:
     assert verdict(LIMITS, Exit(exit_code=0), stopped=None, measured=IDLE, disk=EMPTY) is None
 
 
+@pytest.mark.parametrize("end", [Exit(exit_code=0), Exit(exit_code=1), Exit(signal=7)])
+def test_what_ends_on_a_full_disk_is_the_hosts_fault(end: Exit) -> None:
+    """Even where the payload did not notice: its files may be cut off."""
+    found: dict[str, Any] = {"stopped": None, "measured": IDLE}
+    why = verdict(LIMITS, end, **found, disk=EMPTY, free_bytes=MIB)
+    assert why is not None
+    assert why.failure_class is FailureClass.HOST
+    assert "disk is full" in why.message
+    own = verdict(LIMITS, end, **found, disk=Disk(bytes=100 * MIB), free_bytes=0)
+    assert own is not None and own.failure_class is FailureClass.PAYLOAD_LIMIT
+
+
 @pytest.mark.parametrize(
     ("before", "now", "pause"),
     [(0, 0, 1.0), (50, 40, 1.0), (0, 1, 1.0), (0, 50, 0.5), (0, 90, 0.0555), (0, 99, 0.05)],
