@@ -1,8 +1,9 @@
-"""The command `copilot-agent`."""
+"""The command `copilot-agent`.
 
-import argparse
-import asyncio
-import logging
+Most imports wait until the starter of payloads is there: what it brings along, each payload's start
+copies.
+"""
+
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 from copilot_agent.version import VERSION
 
 if TYPE_CHECKING:
+    import argparse
+
     from copilot_agent.payload.starter import Starter
     from copilot_agent.settings import Settings
 
@@ -26,7 +29,9 @@ exit codes: 0 asked to stop, 1 trouble (see the log), 2 wrong use, 3 refused by 
 USAGE_ERROR = 2
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> "argparse.ArgumentParser":
+    import argparse
+
     top = argparse.ArgumentParser(
         prog="copilot-agent",
         description="Runs jobs of a Co-Pilot manager on this computer or in this guest.",
@@ -53,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _common(command: argparse.ArgumentParser) -> None:
+def _common(command: "argparse.ArgumentParser") -> None:
     command.add_argument(
         "--state", type=Path, required=True, metavar="DIR", help="keys, reports, scratch space"
     )
@@ -70,29 +75,35 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
+    from argparse import ArgumentTypeError
+
     value = int(text)
     if not 0 <= value <= 1 << 24:
-        raise argparse.ArgumentTypeError("must be between 0 and 16777216")
+        raise ArgumentTypeError("must be between 0 and 16777216")
     return value
 
 
 def _positive(text: str) -> int:
+    from argparse import ArgumentTypeError
+
     value = _count(text)
     if value == 0:
-        raise argparse.ArgumentTypeError("must be at least 1")
+        raise ArgumentTypeError("must be at least 1")
     return value
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    if arguments.command == "guest":
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] not in (["run"], ["probe"]):
+        parser().parse_args(words)
         from copilot_agent.boot import main as boot_main
 
         return boot_main()
     try:
         from copilot_agent.payload.starter import Starter
 
-        with Starter() as starter:  # before much is imported
+        with Starter() as starter:
+            arguments = parser().parse_args(words)
             settings = _settings(arguments)
             if arguments.command == "probe":
                 return _probe(settings, starter)
@@ -104,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _settings(arguments: argparse.Namespace) -> "Settings":
+def _settings(arguments: "argparse.Namespace") -> "Settings":
     from copilot_agent.probe import Given
     from copilot_agent.settings import Settings, manager_url, payload_user
 
@@ -131,7 +142,10 @@ def _probe(settings: "Settings", starter: "Starter") -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, settings: "Settings", starter: "Starter") -> int:
+def _run(arguments: "argparse.Namespace", settings: "Settings", starter: "Starter") -> int:
+    import asyncio
+    import logging
+
     from copilot_agent import logs
     from copilot_agent.assembly import prepare
     from copilot_agent.identity import read_secret
