@@ -9,14 +9,13 @@ import aiohttp
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.job import JobState
-from job_manager_adapter.client.http import ApiError, Http, UnreachableError
+from job_manager_adapter.client.http import ApiError, Http, UnreachableError, backoff
 from job_manager_adapter.files.batches import store_in_batches
 from job_manager_adapter.views import JobView
 
 CHUNK = 1 << 20
 TRIES = 20
 DOWNLOAD_TRIES = 5
-PAUSE_SECONDS = 0.5
 Progress = Callable[[int], None]
 
 
@@ -39,7 +38,7 @@ class Files:
         `progress` is told the number of bytes that are safe. Raises ApiError, UnreachableError.
         """
         size = path.stat().st_size
-        for _ in range(TRIES):
+        for tried in range(1, TRIES + 1):
             offset, complete = await self._stored(sha256)
             progress(offset)
             if complete:
@@ -52,7 +51,7 @@ class Files:
                 if error.code is not ErrorCode.OFFSET_MISMATCH:
                     raise
             except (aiohttp.ClientError, UnreachableError):
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(backoff(tried))
         raise UnreachableError(
             f"the upload of {path.name} was cut {TRIES} times",
             remedy="try again later; it goes on where it stopped",

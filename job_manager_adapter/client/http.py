@@ -113,7 +113,7 @@ class Http:
                 if reply.status != 503 or not left:
                     return reply
                 reply.release()
-            await asyncio.sleep(_backoff(tries - left))
+            await asyncio.sleep(backoff(tries - left))
         raise AssertionError("unreachable")
 
 
@@ -135,7 +135,7 @@ def _unreachable(
     return UnreachableError(f"no answer from {base}: {why}", remedy=remedy)
 
 
-def _backoff(tried: int) -> float:
+def backoff(tried: int) -> float:
     """Doubling from 0.5 s with half jitter, so that many clients do not come back at once."""
     return float(min(8.0, 0.5 * 2 ** (tried - 1)) * random.uniform(0.5, 1))  # noqa: S311 - no secret
 

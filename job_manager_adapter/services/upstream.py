@@ -6,6 +6,7 @@ neither an outage upstream nor a restart here loses a word; both only repeat it.
 
 import asyncio
 import logging
+import random
 from collections.abc import Sequence
 
 from copilot_agent.protocol.job import JobState, Outcome
@@ -45,21 +46,21 @@ class Upstream:
         seconds = self._adapter.poll_seconds
         if seconds is None:
             return
-        started, pause = False, seconds
+        started, failures = False, 0
         while True:
             try:
                 if not started:
                     await self._adapter.start()
                     started = True
                 await self.sync()
-                pause = seconds
+                failures = 0
             except (UpstreamError, StoreError) as error:
                 log.warning("scheduler of %s: %s", self._experiment, error)
-                pause = min(pause * 2, 60.0 + seconds)
+                failures += 1
             except Exception:  # others' code: its mistakes must not stop the manager
                 log.exception("adapter of %s", self._experiment)
-                pause = min(pause * 2, 60.0 + seconds)
-            await asyncio.sleep(pause)
+                failures += 1
+            await asyncio.sleep(pause(seconds, failures, random.random()))  # noqa: S311 - no secret
 
     async def sync(self) -> None:
         """One round: tell, cancel, renew, fetch. Raises UpstreamError, StoreError.
@@ -143,6 +144,14 @@ class Upstream:
                     )
                 )
         return rooms
+
+
+def pause(seconds: float, failures: int, chance: float) -> float:
+    """Until the next round: `seconds`, or doubling to a minute more, half of it by chance."""
+    if not failures:
+        return seconds
+    full = min(seconds * 2.0 ** min(failures, 30), 60.0 + seconds)
+    return full * (0.5 + 0.5 * chance)
 
 
 def _result(due: UpstreamDue) -> Result:

@@ -116,7 +116,7 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unreachable_manager_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job_manager_adapter.client.http._backoff", lambda _tried: 0.0)
+    monkeypatch.setattr("job_manager_adapter.client.http.backoff", lambda _tried: 0.0)
     assert main(["--url", "http://127.0.0.1:9", "--token", "t", "whoami"]) == 1
     complaint = capsys.readouterr().err
     assert "no answer from http://127.0.0.1:9" in complaint
