@@ -47,6 +47,7 @@ class Fleet:
         self.cycle = order["mode"] == "cycle"
         self.attached = self.offers = self.cycles = self.refused = self.closed = self.heartbeats = 0
         self.stamps: dict[str, float] | None = {} if order["stamps"] else None
+        self.close_codes: set[int] = set()
         self.changed = asyncio.Event()
         self.pilots: list[Pilot] = []
 
@@ -108,6 +109,7 @@ class Pilot:
         if self.session:
             self.fleet.attached -= 1
         self.fleet.closed += 1
+        self.fleet.close_codes.add(code)
         self.fleet.changed.set()
 
     def _answered(self, status: int, body: bytes) -> None:
@@ -301,7 +303,8 @@ async def enrol_and_attach(fleet: Fleet) -> None:
     while fleet.attached < order["count"]:
         fleet.changed.clear()
         if fleet.closed or fleet.refused:
-            raise RuntimeError(f"{fleet.closed} pilots were closed, {fleet.refused} refused")
+            codes = f"{fleet.closed} with code {sorted(fleet.close_codes)}"
+            raise RuntimeError(f"pilots were closed, {codes}, and {fleet.refused} refused")
         await fleet.changed.wait()
 
 
