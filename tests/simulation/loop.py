@@ -18,7 +18,10 @@ from typing import Any
 
 EPOCH = 1_700_000_000.0
 """Unix time when a universe begins."""
-RESOLUTION = 1e-6
+NUDGE = 1e-9
+"""Machines wake so much after their timers, so that rounding never wakes one before."""
+
+MOST_TURNS = 500_000
 
 
 class Clock:
@@ -141,7 +144,7 @@ class MachineLoop(asyncio.AbstractEventLoop):
 
     def collect(self) -> None:
         """Timers that are due become ready."""
-        timers, until = self._timers, self.time() + RESOLUTION
+        timers, until = self._timers, self.time()
         while timers and timers[0][0] <= until:
             handle = heapq.heappop(timers)[2]
             if not handle.cancelled():
@@ -179,7 +182,7 @@ class Machine:
         if self.clock.stopped:
             return math.inf
         timer = self.loop.next_timer()
-        return math.inf if timer is None else self.clock.universal(timer)
+        return math.inf if timer is None else self.clock.universal(timer) + NUDGE
 
 
 class Universe:
@@ -218,7 +221,11 @@ class Universe:
 
     def run(self, done: Callable[[], bool], limit: float) -> bool:
         """Until `done`; False if that is not so at time `limit`."""
+        turns = 0
         while not done():
+            turns += 1
+            if turns > MOST_TURNS:
+                raise RuntimeError(f"the world runs in circles at {self.now:.3f}")
             self._run_ready()
             due = self._next(limit)
             if due > limit:
@@ -229,7 +236,7 @@ class Universe:
                 _, _, action, args = heapq.heappop(self._events)
                 action(*args)
             for machine in self.machines:
-                if machine.due <= due + RESOLUTION and not machine.clock.stopped:
+                if machine.due <= due and not machine.clock.stopped:
                     machine.loop.collect()
         return True
 

@@ -1,0 +1,119 @@
+"""Many schedules, on several processes."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+
+from tests.simulation import isolation
+from tests.simulation.checker import Violation
+from tests.simulation.schedule import CELLS
+from tests.simulation.steps import Hits, Step
+from tests.simulation.world import simulate
+
+BATCH = 10
+"""Schedules that a process does at a time."""
+FULL = 2000
+"""From so many schedules on no cell of the table may be empty."""
+
+
+@dataclass
+class Summary:
+    count: int = 0
+    seconds: float = 0.0
+    hits: Hits = field(default_factory=Counter)
+    failures: dict[int, tuple[Violation, ...]] = field(default_factory=dict)
+    """By seed."""
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds if self.seconds else 0.0
+
+    @property
+    def missed(self) -> list[tuple[str, str]]:
+        """Cells of the table without a hit, if there were enough schedules to have one in each."""
+        return [cell for cell in CELLS if not self.hits[cell]] if self.count >= FULL else []
+
+    def table(self) -> str:
+        faults = list(dict.fromkeys(fault for fault, _ in CELLS))
+        lines = ["hits per fault and step of a job's life", " " * 14 + _row(Step)]
+        for fault in faults:
+            lines.append(f"{fault:14}" + _row(self.hits[fault, step] for step in Step))
+        return "\n".join(lines)
+
+
+def _row(values: object) -> str:
+    return "".join(f"{value!s:>10}" for value in values)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    seed: int
+    violations: tuple[Violation, ...]
+    hits: Hits
+
+
+def _batch(seeds: list[int]) -> list[Outcome]:
+    outcomes = []
+    for seed in seeds:
+        try:
+            result = simulate(seed)
+        except Exception as error:  # noqa: BLE001 - a seed that breaks the simulation is a finding
+            violation = Violation("broken", repr(error))
+            outcomes.append(Outcome(seed, (violation,), Counter()))
+        else:
+            outcomes.append(Outcome(seed, result.violations, result.hits))
+    return outcomes
+
+
+def _begin() -> None:
+    """In each process; Ctrl-C is the first one's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    isolation.patch()
+
+
+def run(
+    seeds: range,
+    *,
+    processes: int = 2,
+    stop_at_first: bool = False,
+    progress: Callable[[Summary], None] = lambda _: None,
+) -> Summary:
+    """All of them, or until the first that fails."""
+    summary, began = Summary(), time.monotonic()
+    batches = (list(seeds[first : first + BATCH]) for first in range(0, len(seeds), BATCH))
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
+        try:
+            for outcomes in _done(pool, batches, 2 * processes):
+                for outcome in outcomes:
+                    _add(summary, outcome)
+                summary.seconds = time.monotonic() - began
+                progress(summary)
+                if stop_at_first and summary.failures:
+                    break
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return summary
+
+
+def _done(
+    pool: ProcessPoolExecutor, batches: Iterator[list[int]], ahead: int
+) -> Iterator[list[Outcome]]:
+    """As they end; `ahead` are asked for at a time."""
+    asked: set[Future[list[Outcome]]] = {pool.submit(_batch, b) for b in islice(batches, ahead)}
+    while asked:
+        done, asked = wait(asked, return_when=FIRST_COMPLETED)
+        for future in done:
+            asked |= {pool.submit(_batch, batch) for batch in islice(batches, 1)}
+            yield future.result()
+
+
+def _add(summary: Summary, outcome: Outcome) -> None:
+    summary.count += 1
+    summary.hits.update(outcome.hits)
+    if outcome.violations:
+        summary.failures[outcome.seed] = outcome.violations
