@@ -12,7 +12,7 @@ from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.guest import Welcome
 from vm_launcher import control
 from vm_launcher.core.credit import CreditBook
-from vm_launcher.core.events import Ask, End
+from vm_launcher.core.events import Ask, End, Outcome
 from vm_launcher.core.states import Rules, State
 from vm_launcher.drivers.accelerator import Choice, choose, probe_kvm
 from vm_launcher.drivers.base import Disk, Fingerprint, VmSpec
@@ -48,8 +48,13 @@ async def run(settings: Settings) -> End:
     state = StateDirectory(settings.state)
     state.lock()
     try:
-        launcher, reporter = await _build(settings, state)
-        _obey_signals(launcher)
+        building = asyncio.create_task(_build(settings, state))
+        signals = _Signals(building)
+        await asyncio.wait([building])
+        if building.cancelled():
+            return End(Outcome.STOPPED, "told to end before the VM was started")
+        launcher, reporter = building.result()
+        signals.launcher = launcher
         desk = _Desk(launcher, reporter)
         async with control.serve(state.control, desk.answer):
             end = await launcher.run()
@@ -211,17 +216,27 @@ def _kernel(image: Image) -> str:
     return found[0] if found else "unknown"
 
 
-def _obey_signals(launcher: Launcher) -> None:
-    """Once: the guest says good-bye, at most 5 s. Twice: at once."""
-    loop = asyncio.get_running_loop()
-    asked: list[int] = []
+class _Signals:
+    """SIGINT and SIGTERM. Once: the guest says good-bye, at most 5 s. Twice: at once.
 
-    def on_signal(number: int) -> None:
-        asked.append(number)
-        launcher.ask(Ask.STOP if len(asked) == 1 else Ask.STOP_NOW, "the launcher was told to end")
+    Before there is a VM, once is enough.
+    """
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
+    def __init__(self, building: asyncio.Task[tuple[Launcher, Reporter]]) -> None:
+        self.launcher: Launcher | None = None
+        self._building = building
+        self._asked = False
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._come)
+
+    def _come(self) -> None:
+        if self.launcher is None:
+            self._building.cancel()
+            return
+        ask = Ask.STOP_NOW if self._asked else Ask.STOP
+        self._asked = True
+        self.launcher.ask(ask, "the launcher was told to end")
 
 
 class _Desk:
