@@ -36,9 +36,10 @@ def id_time(ident: str) -> float:
     return int(ident[2:12].translate(_DIGITS), 32) / 1000
 
 
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+
+
 def _base32(value: int, length: int) -> str:
-    digits = []
-    for _ in range(length):
-        value, digit = divmod(value, 32)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
+    """`length` is even."""
+    pairs = [_PAIRS[value >> shift & 1023] for shift in range(5 * length - 10, -10, -10)]
+    return "".join(pairs)

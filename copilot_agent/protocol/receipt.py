@@ -34,7 +34,7 @@ class Statement(Wire):
 
     def canonical(self) -> bytes:
         """JSON with sorted keys, no white space, ASCII only: the bytes that are signed."""
-        return canonical_json(self.model_dump(mode="json"))
+        return canonical_json(self.model_dump())
 
 
 class Receipt(Wire):
@@ -44,4 +44,7 @@ class Receipt(Wire):
 
 def canonical_json(value: object) -> bytes:
     """The one form that is signed everywhere here. Floats as Python's `repr` gives them."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _CANONICAL.encode(value).encode("ascii")
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,10 +1,8 @@
 """Signed links: whoever holds one may do one thing with one file until it expires."""
 
-import hashlib
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from urllib.parse import urlencode
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 
@@ -25,7 +23,9 @@ class LinkSigner:
         """`path` with the query that lets its bearer read or write it until `expires`."""
         query = {"e": str(int(expires)), "m": str(max_bytes), "x": experiment}
         query = {name: value for name, value in query.items() if value not in ("", "0")}
-        return f"{path}?{urlencode({**query, 's': self._signature(kind, path, query)})}"
+        signature = self._signature(kind, path, query)
+        words = [f"{name}={value}" for name, value in query.items()]  # none needs quoting
+        return f"{path}?{'&'.join(words)}&s={signature}"
 
     def check(self, kind: str, path: str, query: Mapping[str, str], now: float) -> None:
         """Raises `CopilotError` with `link_invalid` or `link_expired`."""
@@ -45,7 +45,7 @@ class LinkSigner:
             )
 
     def _signature(self, kind: str, path: str, query: Mapping[str, str]) -> str:
-        fields = [f"{name}={query.get(name, '')}" for name in _FIELDS]
-        message = "\n".join(["copilot-link-1", kind, path, *fields])
-        digest = hmac.new(self._key, message.encode("utf-8", "replace"), hashlib.sha256).digest()
+        fields = "\n".join([f"{name}={query.get(name, '')}" for name in _FIELDS])
+        message = f"copilot-link-1\n{kind}\n{path}\n{fields}".encode("utf-8", "replace")
+        digest = hmac.digest(self._key, message, "sha256")
         return urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,8 +1,8 @@
 """The event stream: a bounded journal in the database, and live subscribers."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import TypeAdapter
@@ -27,15 +27,17 @@ class Events:
         self._store = store
         self._clock = clock
         self._keep = keep
-        self._pending: list[Event] = []
-        self._next = 1
+        self._pending: list[str] = []
+        """Events in JSON, without their ids: those follow `_last`."""
+        self._last = 0
+        """Id of the last event in the journal."""
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
         self._writing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._next = await self._store.journal_last() + 1
+        self._last = await self._store.journal_last()
 
     def emit(
         self,
@@ -46,20 +48,14 @@ class Events:
         detail: str = "",
     ) -> None:
         """Never waits; the journal follows within a moment."""
-        at = datetime.fromtimestamp(self._clock.time(), UTC)
+        of = f',"experiment":"{experiment}"' if experiment else ""
+        why = f',"detail":{json.dumps(detail)}' if detail else ""
         self._pending.append(
-            Event.model_construct(
-                id=self._next,
-                at=at,
-                kind=kind,
-                subject=subject,
-                state=state,
-                experiment=experiment,
-                detail=detail,
-            )
+            f'{{"at":{self._clock.time()!r},"kind":"{kind}","subject":"{subject}"'
+            f',"state":"{state}"{of}{why}}}'
         )
-        self._next += 1
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     async def run(self) -> None:
         """Writes the journal, until cancelled."""
@@ -84,27 +80,25 @@ class Events:
             batch = self._pending[:_BATCH]
             if not batch:
                 return
-            entry = JournalEntry(batch[0].id, batch[-1].id, _EVENTS.dump_json(batch))
+            body = f"[{','.join(batch)}]".encode()
+            entry = JournalEntry(self._last + 1, self._last + len(batch), body)
             try:
                 first = await self._store.append_journal(entry, self._keep)
             except StoreError:
                 self._wake.set()
                 raise
             del self._pending[: len(batch)]
-            if moved := first - batch[0].id:  # behind what other managers wrote
-                batch = _renumbered(batch, first)
-                self._pending = _renumbered(self._pending, batch[-1].id + 1)
-                self._next += moved
-            self._publish(batch)
+            self._last = first + len(batch) - 1
+            if self._subscribers:
+                self._publish(_events(body, first))
 
     async def grown(self, last: int) -> None:
         """Other managers wrote the journal up to this event."""
         async with self._lock:
-            known = self._next - 1 - len(self._pending)
+            known = self._last
             if last <= known:
                 return
-            self._pending = _renumbered(self._pending, last + 1)
-            self._next += last - known
+            self._last = last
             if self._subscribers:
                 self._publish([event async for event in self._catch_up(known)])
 
@@ -120,7 +114,7 @@ class Events:
 
         A subscriber that falls far behind is caught up from the journal; ids have gaps.
         """
-        seen = after if after is not None else self._next - 1 - len(self._pending)
+        seen = self._last if after is None else after
         return self._follow(principal, seen)
 
     async def _follow(self, principal: Principal, seen: int) -> AsyncIterator[Event]:
@@ -147,7 +141,7 @@ class Events:
     async def _catch_up(self, seen: int) -> AsyncIterator[Event]:
         while entries := await self._store.journal(seen, 20):
             for entry in entries:
-                for event in _renumbered(_EVENTS.validate_json(entry.body), entry.first):
+                for event in _events(entry.body, entry.first):
                     if event.id > seen:
                         yield event
                 seen = max(seen, entry.last)
@@ -159,11 +153,10 @@ class Events:
             queue.put_nowait(None)
 
 
-def _renumbered(events: list[Event], first: int) -> list[Event]:
-    """What is numbered right already stays as it is."""
-    if not events or events[0].id == first:
-        return events
-    return [event.model_copy(update={"id": first + i}) for i, event in enumerate(events)]
+def _events(body: bytes, first: int) -> list[Event]:
+    """Their ids are where they stand in the journal."""
+    found = json.loads(body)
+    return _EVENTS.validate_python([event | {"id": id} for id, event in enumerate(found, first)])
 
 
 def _visible(principal: Principal, event: Event) -> bool:

@@ -70,7 +70,7 @@ class FileService:
         declared = [(file.name, file.optional, spec.limits.output_mib) for file in spec.outputs]
         logs = [(name, False, spec.limits.log_mib + 1) for name in (STDOUT, STDERR)]
         return tuple(
-            OutputLink(
+            OutputLink.model_construct(  # of what was checked when the job came
                 name=name,
                 url=self._output_url(spec.experiment, job, attempt, name, mib * MIB, now),
                 max_bytes=mib * MIB,
@@ -226,7 +226,7 @@ class FileService:
             self._blobs.touch(file.sha256)
             path = f"/files/v1/inputs/{file.sha256}"
             url = self.base_url + self._signer.sign(READ, path, now + LINK_SECONDS)
-        return InputLink(
+        return InputLink.model_construct(
             name=file.name, url=url, sha256=file.sha256, size=file.size, unpack=file.unpack
         )
 

@@ -28,12 +28,14 @@ class _Call:
 
 
 class GroupWriter:
-    """Runs operations in transactions on a thread of its own."""
+    """Runs operations in transactions on a thread of its own; asked from one event loop."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self.stats = StoreStats()
         self._connect = connect
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[list[_Call] | None] = queue.SimpleQueue()
+        self._turn: list[_Call] = []
+        """What was asked in this turn of the event loop; it shares a transaction."""
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._closed = False
 
@@ -43,6 +45,7 @@ class GroupWriter:
     def close(self) -> None:
         """Commits what was asked before, then stops. Blocks until then."""
         self._closed = True
+        self._hand_over()
         self._calls.put(None)
         if self._thread.is_alive():
             self._thread.join()
@@ -58,35 +61,36 @@ class GroupWriter:
         elif not many:
             future.set_result([])
         else:
-            self._calls.put(_Call(operation, many, future, loop))
+            if not self._turn:
+                loop.call_soon(self._hand_over)
+            self._turn.append(_Call(operation, many, future, loop))
         return future
+
+    def _hand_over(self) -> None:
+        turn, self._turn = self._turn, []
+        if turn:
+            self._calls.put(turn)
 
     def _run(self) -> None:
         connection = self._connect()
         try:
-            while group := self._next_group():
-                self._commit(connection, [call for call in group if call is not None])
-                if group[-1] is None:
-                    break
+            while not self._closed or not self._calls.empty():
+                if group := self._next_group():
+                    self._commit(connection, group)
         finally:
             connection.close()
 
-    def _next_group(self) -> list[_Call | None]:
-        call = self._calls.get()
-        group = [call]
-        size = len(call.many) if call else 0
-        while call is not None and size < MAX_GROUP:
-            try:
-                call = self._calls.get_nowait()
-            except queue.Empty:
-                break
-            group.append(call)
-            size += len(call.many) if call else 0
+    def _next_group(self) -> list[_Call]:
+        """Waits for the first; empty if there will be none."""
+        group = self._calls.get() or []
+        size = sum(len(call.many) for call in group)
+        while size < MAX_GROUP and not self._calls.empty():
+            turn = self._calls.get() or []
+            group += turn
+            size += sum(len(call.many) for call in turn)
         return group
 
     def _commit(self, connection: sqlite3.Connection, calls: list[_Call]) -> None:
-        if not calls:
-            return
         started = time.perf_counter()
         try:
             answers = _transaction(connection, calls)
