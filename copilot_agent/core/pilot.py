@@ -225,7 +225,7 @@ class PilotCore:
             self.work.next_retry,
             self.speech.next_due,
             self._token_due if self.link.attached else None,
-            self.status.next_due if self.work.running else None,
+            self.status.next_due if self.status.next_due and self.work.running else None,
             self._drains.next_due,
             self._leaving.deadline if self._leaving else None,
             pause.until if pause else None,

@@ -73,13 +73,15 @@ class Speech:
 
     def heartbeat(self, now: float) -> list[Effect]:
         due = self._heartbeat_at is not None and now >= self._heartbeat_at and self._link.attached
+        if not (due or self._status.measure_due(now)):
+            return []
         running = bool(self._work.running)
         if due:
             self._heartbeat_at = now + self.policy.heartbeat_seconds
             self._reports_again = True
             self._measuring = running
             self.urgent = self.urgent or not running
-        if not running or not (due or self._status.measure_due(now)):
+        if not running:
             return []
         self._status.measuring(now)
         return [do.Measure()]

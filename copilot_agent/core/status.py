@@ -21,7 +21,7 @@ class Status:
         self.refusal = ""
         """Why the manager does not want this pilot; empty if it does."""
         self._launcher = launcher
-        self._said: State | None = None
+        self._said: tuple[Word, str | None, int, int, str] | None = None
         self._next_measure = 0.0
 
     # ----- progress
@@ -57,19 +57,21 @@ class Status:
 
     def tell(self, work: Work, link: Link, mood: str) -> list[Effect]:
         """Only what is new; with the counts when they changed."""
+        word, running, held = _word(work, link, mood), len(work.running), len(work.attempts)
+        news = (word, self.pilot, running, held, link.trouble)
+        if news == self._said:
+            return []
         state = State(
-            state=_word(work, link, mood),
+            state=word,
             pilot=self.pilot,
-            jobs_running=len(work.running),
-            jobs_held=len(work.attempts),
+            jobs_running=running,
+            jobs_held=held,
             message=_line(link.trouble),
         )
-        if state == self._said:
-            return []
         effects: list[Effect] = [do.TellLauncher(state)]
-        if self._said is not None and self._said.jobs_held != state.jobs_held:
+        if self._said is not None and self._said[3] != held:
             effects += self.progress(work)
-        self._said = state
+        self._said = news
         return effects
 
     def farewell(self, work: Work) -> list[Effect]:

@@ -36,6 +36,8 @@ class Work:
         """The manager should hear soon."""
         self.list_changed = False
         """What is unfinished must be noted before anything else is done."""
+        self._room_changed = False
+        """Something may go on that could not before."""
         self.succeeded = 0
         self.failed = 0
         self.cpu_seconds = 0.0
@@ -91,7 +93,7 @@ class Work:
         for older in others:
             effects += self.end(older, abandoned("a newer attempt of the same job was offered"))
         attempt = self.attempts[key] = Attempt(key, offer)
-        self.news = self.list_changed = True
+        self.news = self.list_changed = self._room_changed = True
         if refusal:
             return effects + self.end(attempt, given_back(FailureClass.PREEMPTED, refusal))
         if lacks := never_fits(attempt.needs, self.capabilities):
@@ -101,6 +103,10 @@ class Work:
         return effects
 
     def schedule(self, now: float) -> list[Effect]:
+        self._end_pauses(now)
+        if not self._room_changed:
+            return []
+        self._room_changed = False
         effects: list[Effect] = []
         for attempt in ready_to_run(self.attempts.values(), self.capabilities):
             effects.append(do.StartPayload(self._move(attempt, Stage.RUNNING)))
@@ -109,8 +115,19 @@ class Work:
             effects.append(do.StageIn(self._move(attempt, Stage.STAGING_IN)))
         return effects
 
+    def _end_pauses(self, now: float) -> None:
+        """Before stage-in is tried again, as soon as there is room for it."""
+        if self.next_retry is None or self.next_retry > now:
+            return
+        for attempt in self.attempts.values():
+            if attempt.stage is Stage.QUEUED and (attempt.retry_at or now) <= now:
+                attempt.retry_at = None
+                self._room_changed = True
+
     def retry_stage_out(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        if self.next_retry is None:
+            return effects
         for attempt in self.attempts.values():
             due = attempt.retry_at is not None and attempt.retry_at <= now
             if due and attempt.stage is Stage.STAGING_OUT:
@@ -120,7 +137,7 @@ class Work:
 
     def _move(self, attempt: Attempt, stage: Stage) -> Offer:
         attempt.move(stage)
-        self.news = True
+        self.news = self._room_changed = True
         if attempt.offer is None:
             raise AssertionError(f"{attempt.key}: no offer")
         return attempt.offer
@@ -152,6 +169,7 @@ class Work:
 
     def _staged_in(self, attempt: Attempt, event: ev.StagedIn) -> list[Effect]:
         attempt.move(Stage.STAGED)
+        self._room_changed = True
         attempt.retries = 0
         attempt.links_wanted = False
         attempt.stage_in_seconds += event.seconds
@@ -257,6 +275,7 @@ class Work:
         attempt.ending = None
         attempt.links_wanted = False
         attempt.move(Stage.SPOOLING)
+        self._room_changed = True
         return [do.SpoolReport(report), do.CleanUp(attempt.key), _end_note(attempt.key, report)]
 
     def report_spooled(self, event: ev.ReportSpooled) -> list[Effect]:
@@ -290,7 +309,7 @@ class Work:
         self._ended[job] = max(number, self._ended.pop(job, 0))
         while len(self._ended) > MAX_REMEMBERED:
             self._ended.popitem(last=False)
-        self.news = self.list_changed = True
+        self.news = self.list_changed = self._room_changed = True
         effects: list[Effect] = [do.DropReport(attempt.key)] if attempt.report else []
         if attempt.stage in UNFINISHED:
             effects.append(do.CleanUp(attempt.key))

@@ -210,6 +210,21 @@ def test_frames_wait_for_the_one_before_and_join() -> None:
     assert len(scene.last_frame.holding) == 2
 
 
+def test_a_retry_that_finds_no_room_waits_for_room_and_not_for_the_clock() -> None:
+    scene = attached()
+    scene.hear(offers=(offer(1, disk_mib=60), offer(2, disk_mib=60)))
+    first = Key(job_id(1), 1)
+    scene.do(ev.StageInFailed(first, "cut", retryable=True))
+    scene.sent()
+    scene.do(ev.Tick(), after=10)
+    timers = of(scene.do(ev.Tick(), after=0.001), do.SetTimer)
+    assert all(timer.at is None or timer.at > scene.now for timer in timers)
+    held = {each.job: each.phase for each in scene.last_frame.holding}
+    assert held[first.job] is Phase.QUEUED
+    effects = scene.do(ev.StageInFailed(Key(job_id(2), 1), "gone", retryable=False))
+    assert [each.offer.job for each in of(effects, do.StageIn)] == [first.job]
+
+
 def test_news_soon_after_a_frame_share_the_next_one() -> None:
     scene = attached()
     scene.sent()
