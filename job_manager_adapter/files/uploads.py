@@ -8,14 +8,16 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from job_manager_adapter.files.batches import BATCH, store_in_batches
 from job_manager_adapter.files.blobs import BlobStore
-from job_manager_adapter.files.durable import private_directory
+from job_manager_adapter.files.durable import EarlySync, private_directory
 
 _DAY = 86400.0
 _MOST_HASHERS = 4096
@@ -52,19 +54,20 @@ class _Part:
     offset: int
     hasher: "hashlib._Hash"
 
-    def open(self) -> BinaryIO:
+    def open(self) -> FileIO:
         """Ready for what comes next; a planted link is not followed."""
-        file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b")
+        file = FileIO(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+")
         file.seek(self.offset)
         return file
 
-    def append(self, file: BinaryIO, pieces: Sequence[bytes]) -> None:
+    def append(self, file: FileIO, pieces: Sequence[bytes], sync: EarlySync) -> None:
         try:
-            file.writelines(pieces)
-            file.flush()
-        except OSError as error:
+            for piece in pieces:
+                _write_all(file, piece)
+            sync.written(self.offset)
+        except OSError:
             file.truncate(self.offset)
-            raise _refusal(error) from error
+            raise
         for piece in pieces:
             self.hasher.update(piece)
             self.offset += len(piece)
@@ -90,6 +93,7 @@ class Uploads:
         self._floor = floor_bytes
         self._parts: dict[str, _Part] = {}
         self._active: dict[str, asyncio.Task[object]] = {}
+        self._syncers = ThreadPoolExecutor(2, "upload-sync")
 
     def offset(self, key: str) -> int:
         """Bytes of the file that are here."""
@@ -115,12 +119,22 @@ class Uploads:
 
     async def _take(self, target: Target, part: _Part, body: AsyncIterator[bytes]) -> None:
         with part.open() as file:
+            sync = EarlySync(file, part.offset, self._syncers)
 
             def store(pieces: Sequence[bytes]) -> None:
                 self._check_room(target, part, sum(map(len, pieces)))
-                part.append(file, pieces)
+                part.append(file, pieces, sync)
 
-            await store_in_batches(body, store)
+            try:
+                try:
+                    await store_in_batches(body, store)
+                finally:
+                    if sync.running:
+                        await _to_the_end(sync.wait)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise _no_space() from error
+                raise
 
     def clean(self, days: float = 1.0) -> int:
         """Drops half files untouched for `days`; returns how many."""
@@ -192,8 +206,11 @@ class Uploads:
         return self._root / f"{hashlib.sha256(key.encode()).hexdigest()}.part"
 
 
-def _refusal(error: OSError) -> Exception:
-    return _no_space() if error.errno in (errno.ENOSPC, errno.EDQUOT) else error
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Unbuffered, so that nothing is left to be written after an error."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _no_space() -> CopilotError:

@@ -1,6 +1,7 @@
 """Uploads go on where they were cut, and only whole, right files are kept."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import tempfile
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
-from job_manager_adapter.files.blobs import BlobStore
+from job_manager_adapter.files import durable
 from job_manager_adapter.files.batches import BATCH
+from job_manager_adapter.files.blobs import BlobStore
 from job_manager_adapter.files.uploads import OffsetMismatchError, Target, Uploads
 
 DATA = bytes(range(256)) * 8192
@@ -148,6 +150,34 @@ async def test_a_full_disk_keeps_what_is_there(
         await uploads.receive(TARGET, 5000, body(DATA[5000:]))
     assert caught.value.code == ErrorCode.NO_SPACE
     assert uploads.offset(TARGET.key) == 5000
+
+
+async def test_a_disk_that_fills_up_behind_the_write_is_said(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(durable, "SYNC_BYTES", 1000)
+    monkeypatch.setattr(os, "fdatasync", full)
+    with pytest.raises(CopilotError) as caught:
+        await uploads.receive(TARGET, 0, body(DATA, piece=BATCH))
+    assert caught.value.code == ErrorCode.NO_SPACE
+    monkeypatch.undo()
+    offset = uploads.offset(TARGET.key)
+    assert await uploads.receive(TARGET, offset, body(DATA[offset:])) == len(DATA)
+
+
+async def test_a_long_upload_is_synced_on_the_way(
+    uploads: Uploads, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(durable, "SYNC_BYTES", BATCH // 2)
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
+    await uploads.receive(TARGET, 0, body(DATA))
+    assert synced
+    assert max(synced) <= len(DATA)
+    assert blobs.path(SHA).read_bytes() == DATA
 
 
 async def test_a_newer_upload_ends_an_older_one_that_hangs(
