@@ -12,6 +12,7 @@
     result-incomplete    a job succeeded without its outputs in the file store
     runs-on              a payload ran on after its job was cancelled, had ended, or went to another
     lease-lost-early     an attempt was given up although its pilot had spoken within the lease
+    lease-revived        an attempt lived on although its lease had run out in silence
     re-offer-late        a job waited although its lease was over and a pilot stood idle
     unexpected-error     an exception that nobody caught (the world adds it)
 """

@@ -165,14 +165,14 @@ class Door:
             session = self._services.pilots.session(pilot, frame.session)
         session.receive(frame)
         self._heard(pilot, frame)
-        answer = self._machine.spawn(session.next(min(request.wait, 25.0)))
+        answer = self._machine.spawn(session.next_text(min(request.wait, 25.0)))
         while not answer.done() and not request.gone:
             await asyncio.wait({answer}, timeout=LOOK_SECONDS)
         if not answer.done():
             answer.cancel()
             return 503, b""
         reply = answer.result()
-        return (204, b"") if reply is None else (200, _encode(reply))
+        return (204, b"") if reply is None else (200, reply.encode())
 
     async def _enrol(self, asked: EnrolRequest) -> bytes:
         enrolled = await self._services.pilots.enrol(asked)
@@ -200,13 +200,9 @@ class Door:
 
 async def _write(session: PilotSession, socket: Socket) -> None:
     while True:
-        frame = await session.next()
-        if frame is not None:
-            socket.down.send(_encode(frame).decode())
-
-
-def _encode(frame: Any) -> bytes:
-    return bytes(frame.model_dump_json(exclude_defaults=True).encode())
+        text = await session.next_text()
+        if text is not None:
+            socket.down.send(text)
 
 
 def _parse(model: Any, text: str | bytes) -> Any:

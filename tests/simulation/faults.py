@@ -34,7 +34,7 @@ def _vm_pause(world: "World", host: Host) -> None:
 
 
 def _vm_stall(world: "World", host: Host) -> None:
-    seconds = world.choose(1.0, 8.0, 40.0, 75.0)
+    seconds = world.choose(1.0, 8.0, 40.0, 75.0, world.about_a_lease(), world.about_a_lease())
     host.stall()
     world.trouble("vm-stall", host, seconds)
     world.universe.after(seconds, host.go_on)
@@ -53,7 +53,7 @@ def _clock_pilot(world: "World", host: Host) -> None:
 
 def _partition(kind: str, directions: tuple[str, ...]) -> Callable[["World", Host], None]:
     def apply(world: "World", host: Host) -> None:
-        seconds = world.choose(1.0, 10.0, 35.0, 65.0, 100.0)
+        seconds = world.choose(1.0, 10.0, 35.0, 75.0, 100.0, world.about_a_lease())
         victims = world.hosts if world.universe.random.random() < 0.2 else [host]
         for each in victims:
             each.line.partition(directions)

@@ -6,7 +6,9 @@ as long as a pilot may take to come back: its back-off grows with the outage, up
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 
+from copilot_agent.protocol.frames import VerdictKind
 from tests.simulation.checker import Violation
 from tests.simulation.ledger import Attempt, Ledger, OfferSeen, Payload, Trouble
 from tests.simulation.manager import HEARTBEAT, LEASE
@@ -16,6 +18,9 @@ KILL_SECONDS = 4.0
 IDLE_SECONDS = 25.0
 """So long a job may wait beside an idle pilot: rest after failures, staging, sweeps."""
 SLACK = 0.5
+EXPIRY_SLACK = 0.05
+SWEEP_SECONDS = 4.0
+"""From a lease's end until it is taken back in the database: a sweep each second, and a commit."""
 Span = tuple[float, float]
 
 
@@ -23,6 +28,7 @@ def check_times(ledger: Ledger) -> Iterator[Violation]:
     calm = Calm(ledger.troubles)
     yield from _run_on(ledger, calm)
     yield from _lost_early(ledger)
+    yield from _revived(ledger, calm)
     yield from _late(ledger, calm)
 
 
@@ -132,6 +138,29 @@ def _claimed_after(ledger: Ledger, held: OfferSeen) -> float:
     """A time before which the attempt cannot have been claimed."""
     earlier = [o.at for o in ledger.offers if o.job == held.job and o.attempt < held.attempt]
     return max([ledger.submitted.get(held.job, held.at) - 60.0, *earlier])
+
+
+# ----- a lease that ran out is over
+
+
+def _revived(ledger: Ledger, calm: Calm) -> Iterator[Violation]:
+    """No word for a whole lease, then a word that is no report, and much later it is accepted."""
+    accepted = {
+        (seen.job, seen.attempt) for seen in ledger.verdicts if seen.verdict is VerdictKind.ACCEPTED
+    }
+    for attempt in sorted(accepted):
+        reported = min((at for at, _, _ in ledger.reports[attempt]), default=0.0)
+        words = ledger.words[attempt]
+        for word, after in pairwise(words):
+            lease = max(LEASE, ledger.pause_seconds.get(attempt[0], 0.0)) if word.paused else LEASE
+            restarted = any(word.at < at < after.at for at in ledger.serving)
+            swept = after.at + SWEEP_SECONDS
+            if after.at - word.at <= lease + EXPIRY_SLACK or restarted or reported < swept:
+                continue
+            if calm.longest("", after.at, swept) >= SWEEP_SECONDS:
+                what = f"{attempt}: silent from {word.at:.2f} to {after.at:.2f}, {reported:.1f}"
+                yield Violation("lease-revived", what)
+                break
 
 
 # ----- a job does not wait beside an idle pilot

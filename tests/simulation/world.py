@@ -15,7 +15,7 @@ from tests.simulation.host import Host
 from tests.simulation.isolation import bury, isolated
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Universe
-from tests.simulation.manager import SIGNER, FileStore, Manager, SimulatedIds
+from tests.simulation.manager import LEASE, SIGNER, FileStore, Manager, SimulatedIds
 from tests.simulation.schedule import Plan, Strike, plan
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.session import Server
@@ -71,6 +71,10 @@ class World:
 
     def choose(self, *among: Item) -> Item:
         return self.universe.random.choice(among)
+
+    def about_a_lease(self) -> float:
+        """So that words come just before, and just after, a lease runs out."""
+        return self.universe.random.uniform(LEASE - 12.0, LEASE + 2.0)
 
     # ----- beginning
 
