@@ -212,6 +212,8 @@ class Guest:
     # ----- enrolment
 
     async def _vouch(self, pilot_key: str) -> Voucher:
+        if pilot_key != self._public_key and self._voucher.done():
+            self._voucher = asyncio.get_running_loop().create_future()  # that was for another key
         self._public_key = pilot_key
         while True:
             self.tell(Ready(pilot_key=pilot_key, memory_bytes=_resident_bytes()))

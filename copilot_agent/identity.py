@@ -26,7 +26,7 @@ from copilot_agent.protocol.frames import Policy
 from copilot_agent.protocol.ids import PilotId
 from copilot_agent.spool import write_private
 from copilot_agent.transports.base import TransportError
-from copilot_agent.transports.enrolment import EnrolmentClient
+from copilot_agent.transports.enrolment import EnrolmentClient, KeyUsedError
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ class Enroller:
         self._clock = clock
         self._grant_file = directory / "pilot.json"
         self._grant = _read_grant(self._grant_file)
-        self._key = PrivateKey.kept_in(directory / "pilot.key")
+        self._key_file = directory / "pilot.key"
+        self._key = PrivateKey.kept_in(self._key_file)
 
     async def grant(self, renew: bool) -> Grant:
         """A token that is good for a while. Raises TransportError."""
@@ -131,15 +132,19 @@ class Enroller:
 
     async def _enrol(self) -> Grant:
         voucher = await self._vouch(self._key.public)
-        reply = await self._client.enrol(
-            EnrolRequest(
-                secret=voucher.secret,
-                launcher_key=voucher.launcher_key,
-                pilot_key=self._key.public,
-                signature=voucher.signature,
-                capabilities=self._capabilities,
-            )
+        request = EnrolRequest(
+            secret=voucher.secret,
+            launcher_key=voucher.launcher_key,
+            pilot_key=self._key.public,
+            signature=voucher.signature,
+            capabilities=self._capabilities,
         )
+        try:
+            reply = await self._client.enrol(request)
+        except KeyUsedError:  # by an earlier boot: the next try is with another one
+            self._key_file.unlink(missing_ok=True)
+            self._key = PrivateKey.kept_in(self._key_file)
+            raise
         log.info("enrolled as %s on host %s", reply.pilot, reply.host, extra={"pilot": reply.pilot})
         valid = reply.token_expires - reply.server_time
         return self._keep(reply.pilot, reply.access_token, valid, reply.policy)

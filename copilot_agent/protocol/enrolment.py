@@ -28,7 +28,11 @@ def renewal_statement(pilot: str, nonce: str) -> bytes:
 
 
 class EnrolRequest(Wire):
-    """`POST /pilot/v1/enrol`."""
+    """`POST /pilot/v1/enrol`.
+
+    A key of a pilot that was heard of before is refused with `conflict`, so that nobody takes a
+    pilot's place by repeating what it said: make another key and have the launcher vouch for it.
+    """
 
     version: Literal[1] = 1
     secret: Secret

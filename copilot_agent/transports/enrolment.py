@@ -31,6 +31,10 @@ FINAL = frozenset(
 """With these there is no point in coming back."""
 
 
+class KeyUsedError(TransportError):
+    """The pilot's key was enrolled before; another one will do."""
+
+
 class EnrolmentClient:
     """Every call raises TransportError: RETIRED for a refusal for good, TOKEN, UNREACHABLE."""
 
@@ -59,6 +63,8 @@ class EnrolmentClient:
                     raise await refusal(response)
                 return reply.model_validate_json(await read_bounded(response))
         except RefusedError as error:
+            if error.problem.code == ErrorCode.CONFLICT:
+                raise KeyUsedError(TransportTrouble.UNREACHABLE, f"{name}: {error}") from error
             raise TransportError(_trouble(error), f"{name}: {error}") from error
         except ValidationError as error:
             text = f"{name}: the reply is malformed ({error.error_count()} errors)"

@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 
 _OPEN = frozenset({JobState.LEASED, JobState.RUNNING})
 Carrier = Literal["websocket", "poll"]
+_ASK_AGAIN = "get a fresh enrolment secret from the operator"
+_REMEDIES = {
+    ErrorCode.HOST_BANNED: "ask the operator",
+    ErrorCode.CONFLICT: "make a new key for the pilot, and let the launcher vouch for it",
+}
 MAX_NONCES = 100_000
 MAX_REFUSALS_TOLD = 30
 """A minute, of enrolments."""
@@ -70,7 +75,7 @@ class Pilots:
     # Enrolment and tokens
 
     async def enrol(self, request: EnrolRequest) -> Enrolled:
-        """Raises RefusedError with `enrolment_refused` or `host_banned`."""
+        """Raises RefusedError with `enrolment_refused`, `host_banned` or `conflict` (used key)."""
         dispatcher = self._dispatcher
         secret = hashlib.sha256(request.secret.encode()).hexdigest()
         statement = enrolment_statement(secret, request.pilot_key)
@@ -106,12 +111,7 @@ class Pilots:
                 "host", request.launcher_key, "enrolment_refused", detail=reason
             )
             log.warning("enrolment of launcher %s refused: %s", request.launcher_key, reason)
-        remedy = (
-            "ask the operator"
-            if code is ErrorCode.HOST_BANNED
-            else "get a fresh enrolment secret from the operator"
-        )
-        return RefusedError(reason, code=code, remedy=remedy)
+        return RefusedError(reason, code=code, remedy=_REMEDIES.get(code, _ASK_AGAIN))
 
     def _worth_telling(self) -> bool:
         """Anybody may knock; the journal and the log are not theirs to fill."""

@@ -45,6 +45,11 @@ class MemoryFleet:
         if refusal or enrolment is None:
             return refusal or _refused("unknown secret")
         host_id = host.id if host else item.host
+        if any(
+            (row.host, row.key) == (host_id, item.key) and row.seen_at is not None
+            for row in self._pilots.values()
+        ):
+            return _refused("this pilot's key was enrolled before", ErrorCode.CONFLICT)
         if host_id not in enrolment.hosts and len(enrolment.hosts) >= enrolment.launchers_allowed:
             return _refused("the secret is bound to another launcher")
         boots = self._boots.get((enrolment.id, host_id), 0)

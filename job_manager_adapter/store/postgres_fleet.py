@@ -19,7 +19,7 @@ from job_manager_adapter.store.records import (
     Retire,
     TokenRow,
 )
-from job_manager_adapter.store.refusals import check_host, check_secret, refused
+from job_manager_adapter.store.refusals import check_host, check_key, check_secret, refused
 
 _HELD = """
 SELECT p.pilot, j.id, j.attempt FROM unnest($1::text[]) WITH ORDINALITY AS p(pilot, ord)
@@ -82,7 +82,14 @@ class FleetWrites:
         if refusal:
             return refusal
         host_id = host[0] if host else pilot.host
-        refusal = await self._bind(connection, enrolment[0], enrolment[3], host_id, pilot.max_boots)
+        used = await connection.fetchval(
+            "SELECT 1 FROM pilots WHERE host = $1 AND key = $2 AND seen_at IS NOT NULL LIMIT 1",
+            host_id,
+            pilot.key,
+        )
+        refusal = check_key(used) or await self._bind(
+            connection, enrolment[0], enrolment[3], host_id, pilot.max_boots
+        )
         if refusal:
             return refusal
         launcher, (number, label) = pilot.launcher_key, enrolment[:2]

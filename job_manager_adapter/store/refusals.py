@@ -23,6 +23,16 @@ def check_secret(enrolment: Sequence[Any] | None, at: float) -> Enrolled | None:
     return None
 
 
+def check_key(used: object) -> Enrolled | None:
+    """`used`: a pilot of this launcher that has been heard of had the same key.
+
+    So nobody supersedes a pilot by saying again what was said at its enrolment.
+    """
+    if used is None:
+        return None
+    return refused("this pilot's key was enrolled before", ErrorCode.CONFLICT)
+
+
 def check_host(host: Sequence[Any] | None) -> Enrolled | None:
     """Its columns: id, banned, ban_reason."""
     if host is not None and host[1]:

@@ -16,7 +16,7 @@ from job_manager_adapter.store.records import (
     Retire,
     TokenRow,
 )
-from job_manager_adapter.store.refusals import check_host, check_secret, refused
+from job_manager_adapter.store.refusals import check_host, check_key, check_secret, refused
 from job_manager_adapter.store.sqlite_jobs import JobWrites
 from job_manager_adapter.store.sqlite_sets import write
 from job_manager_adapter.store.sqlite_statements import RECEIPTS_KEPT
@@ -47,7 +47,13 @@ class FleetWrites:
         if refusal:
             return refusal
         host_id = host[0] if host else pilot.host
-        refusal = self._bind(connection, enrolment[0], enrolment[3], host_id, pilot.max_boots)
+        used = connection.execute(
+            "SELECT 1 FROM pilots WHERE host = ? AND key = ? AND seen_at IS NOT NULL",
+            (host_id, pilot.key),
+        ).fetchone()
+        refusal = check_key(used) or self._bind(
+            connection, enrolment[0], enrolment[3], host_id, pilot.max_boots
+        )
         if refusal:
             return refusal
         connection.execute(

@@ -158,3 +158,19 @@ async def test_results_are_counted_for_pilot_and_host(store: Store) -> None:
     assert len(await store.receipts_due(launcher, 10)) == 1
     await store.receipts_kept(launcher, [due[0].statement.id])
     assert await store.receipts_due(launcher, 10) == []
+
+
+async def test_a_pilots_key_is_good_until_it_was_heard_of(store: Store) -> None:
+    await enrolment(store, allowed=2)
+    (first,) = await store.enrol([pilot(1)])
+    (repeated,) = await store.enrol([pilot(2)])
+    assert first.refusal is None and repeated.refusal is None
+    await store.change_pilots([PilotChange(ident("p", 2), seen_at=20.0)])
+    (captured,) = await store.enrol([pilot(3)])
+    assert captured.refusal is ErrorCode.CONFLICT
+    row = await store.pilot(ident("p", 2))
+    assert row is not None and not row.retired
+    host = await store.host(row.host)
+    assert host is not None and host.boots == 2
+    (other,) = await store.enrol([pilot(4, "m")])
+    assert other.refusal is None

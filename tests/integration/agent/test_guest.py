@@ -16,6 +16,7 @@ from copilot_agent.guest import Guest
 from copilot_agent.host_channel.net import NetChannel
 from copilot_agent.identity import PrivateKey
 from copilot_agent.protocol.enrolment import enrolment_statement
+from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import ManagerFrame
 from copilot_agent.protocol.guest import (
     Drain,
@@ -36,6 +37,7 @@ from copilot_agent.protocol.guest import (
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import FailureClass, Outcome
 from copilot_agent.protocol.receipt import Receipt, Statement
+from tests.harness.programs import eventually
 from tests.integration.agent.conftest import SECRET, Bench
 from tests.integration.agent.test_agent import runs
 from tests.unit.copilot_agent.core.scenes import job_id
@@ -143,6 +145,22 @@ async def test_a_guest_enrols_through_its_launcher_and_runs_a_job(
     await launcher.hears_state("idle")
     while (await launcher.hears(GuestProgress)).jobs_succeeded != 1:
         pass
+
+
+@pytest.fixture
+def used_key(bench: Bench) -> None:
+    """As after a snapshot's rollback to before the enrolment."""
+    bench.manager.refuse_enrolment = ErrorCode.CONFLICT
+
+
+async def test_a_used_key_is_replaced_and_vouched_for(
+    used_key: None, launcher: Launcher, bench: Bench
+) -> None:
+    manager = bench.manager
+    await eventually(lambda: manager.refused_keys, what="a refused key")
+    manager.refuse_enrolment = None
+    await bench.attach()
+    assert manager.enrolments[0].pilot_key not in manager.refused_keys
 
 
 async def test_the_guests_clock_is_set_from_the_welcome(launcher: Launcher, bench: Bench) -> None:

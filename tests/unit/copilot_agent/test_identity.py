@@ -77,6 +77,19 @@ async def test_a_manager_that_has_forgotten_the_pilot_gets_a_new_enrolment(desk:
     assert len(desk.manager.enrolments) == 2
 
 
+async def test_a_used_key_is_replaced(desk: Desk) -> None:
+    enroller = desk.enroller()
+    desk.manager.refuse_enrolment = ErrorCode.CONFLICT
+    with pytest.raises(TransportError) as caught:
+        await enroller.grant(renew=False)
+    assert caught.value.trouble is TransportTrouble.UNREACHABLE  # so it is tried again
+    used = desk.manager.refused_keys[0]
+    desk.manager.refuse_enrolment = None
+    await enroller.grant(renew=False)
+    assert desk.manager.enrolments[0].pilot_key != used
+    assert PrivateKey.kept_in(desk.state / "pilot.key").public != used
+
+
 async def test_a_refusal_is_for_good(desk: Desk) -> None:
     desk.manager.refuse_enrolment = ErrorCode.HOST_BANNED
     with pytest.raises(TransportError) as caught:

@@ -64,6 +64,7 @@ class ScriptedManager:
         self.websockets = True
         self.enrolments: list[EnrolRequest] = []
         self.refuse_enrolment: ErrorCode | None = None
+        self.refused_keys: list[str] = []
         self.received: asyncio.Queue[PilotFrame] = asyncio.Queue()
         self.files = ScriptedFiles()
         self._outbox: asyncio.Queue[ManagerFrame | TransportTrouble] = asyncio.Queue()
@@ -113,9 +114,10 @@ class ScriptedManager:
     # ----- enrolment
 
     async def _enrol(self, request: web.Request) -> web.Response:
-        if self.refuse_enrolment is not None:
-            return refuse(403, self.refuse_enrolment)
         body = EnrolRequest.model_validate_json(await request.read())
+        if self.refuse_enrolment is not None:
+            self.refused_keys.append(body.pilot_key)
+            return refuse(403, self.refuse_enrolment)
         secret = hashlib.sha256(body.secret.encode()).hexdigest()
         verify(body.launcher_key, body.signature, enrolment_statement(secret, body.pilot_key))
         self.enrolments.append(body)

@@ -92,6 +92,23 @@ async def test_the_next_boot_takes_the_place_of_the_last(world: World) -> None:
     assert (await world.job(job)).attempts_charged == 0
 
 
+async def test_a_captured_enrolment_supersedes_nobody(world: World) -> None:
+    pilot = await world.pilot()
+    captured = pilot.request()
+    await world.services.housekeeping.look_after_pilots()  # writes down that it was heard of
+    with pytest.raises(RefusedError) as refused:
+        await world.services.pilots.enrol(captured)
+    assert refused.value.code is ErrorCode.CONFLICT and "new key" in refused.value.remedy
+    assert (await world.services.pilots.get(OPERATOR, pilot.id)).state is PilotState.ALIVE
+
+
+async def test_an_enrolment_whose_answer_was_lost_may_be_repeated(world: World) -> None:
+    pilot = FakePilot(world, await secret_of(world))
+    await pilot.enrol()
+    await pilot.enrol()
+    await pilot.attach()
+
+
 async def test_renewal_needs_the_pilots_key_and_a_fresh_nonce(world: World) -> None:
     pilots = world.services.pilots
     pilot = await world.pilot()
