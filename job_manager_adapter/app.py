@@ -5,6 +5,8 @@ import contextlib
 import fcntl
 import logging
 import os
+import secrets
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +24,7 @@ from job_manager_adapter.adapters.registry import Registry
 from job_manager_adapter.api.application import add_api
 from job_manager_adapter.api.health import Health, add_health
 from job_manager_adapter.api.route import Doors
-from job_manager_adapter.files.durable import key_file, private_directory, write_file
+from job_manager_adapter.files.durable import fresh_file, key_file, private_directory, write_file
 from job_manager_adapter.files.links import LinkSigner
 from job_manager_adapter.metrics import CONTENT_TYPE, Metrics
 from job_manager_adapter.services.build import Services, build_services
@@ -35,7 +37,7 @@ from job_manager_adapter.services.context import (
 )
 from job_manager_adapter.services.files import FileService
 from job_manager_adapter.settings import Settings
-from job_manager_adapter.store.base import StoreError
+from job_manager_adapter.store.base import PeerStore, Store, StoreError
 from job_manager_adapter.store.records import JobQuery
 from job_manager_adapter.store.sqlite import SqliteStore
 from job_manager_adapter.transports.http.door import PilotDoor
@@ -55,6 +57,7 @@ log = logging.getLogger(__name__)
 MIB, GIB = 1 << 20, 1 << 30
 _CLEAN_SECONDS = 3600.0
 _READY_SECONDS = 2.0
+_LEADER_SECONDS = 5.0
 
 
 def product_version() -> str:
@@ -89,19 +92,36 @@ def build_adapters(settings: Settings) -> dict[str, Adapter]:
     }
 
 
+def build_store(settings: Settings) -> tuple[Store, PeerStore | None]:
+    """With what it needs where other managers may use the same database."""
+    if settings.store.url is None:
+        return SqliteStore(settings.database), None
+    try:
+        from job_manager_adapter.store.postgres import PostgresStore
+    except ImportError as error:
+        raise CopilotError(
+            f"PostgreSQL needs the Python package asyncpg: {error}",
+            remedy="pip install 'cloud-copilot[manager,postgres]'",
+            code=ErrorCode.INVALID_REQUEST,
+        ) from error
+    store = PostgresStore(settings.store.url.get_secret_value())
+    return store, store.peers
+
+
 class Manager:
     """One manager process: store, services, files, doors."""
 
     def __init__(self, settings: Settings) -> None:
         private_directory(settings.data_dir)
+        private_directory(settings.shared_dir)
         self.settings = settings
         self.version = product_version()
-        self.store = SqliteStore(settings.database)
+        self.store, self._peers = build_store(settings)
         self.signer = Ed25519Signer(
             Ed25519PrivateKey.from_private_bytes(key_file(settings.keys / "receipts.key"))
         )
         self.files = FileService(
-            settings.data_dir / "files",
+            settings.files,
             LinkSigner(key_file(settings.keys / "links.key")),
             floor_bytes=settings.limits.free_space_mib * MIB,
             max_file_bytes=int(settings.limits.max_file_gib * GIB),
@@ -116,6 +136,7 @@ class Manager:
             links=self.files,
             config=service_config(settings),
             adapters=self.adapters,
+            peers=self._peers,
         )
         self.metrics = Metrics(self.services, tuple(settings.experiments), self.version)
         self.url = ""
@@ -133,6 +154,8 @@ class Manager:
         with _only_one(self.settings.data_dir):
             await self.store.open()
             try:
+                if self._peers is not None:
+                    await self._join(self._peers)
                 await self.services.start()
                 await self._first_token()
                 async with self._listening() as url, self._background():
@@ -140,9 +163,27 @@ class Manager:
             finally:
                 await self._close()
 
+    async def _join(self, peers: PeerStore) -> None:
+        """Managers of one database sign with the same keys and serve the same files."""
+        shared = self.settings.shared_dir
+        mark = fresh_file(shared / "shared.id", secrets.token_hex(16).encode()).decode()
+        if await peers.agree("shared_dir", mark) != mark:
+            raise CopilotError(
+                f"the managers of this database share another directory than {shared}",
+                remedy="set store.shared_dir to theirs (keys/ and files/ are in it);"
+                " see docs/operations.md, several managers",
+                code=ErrorCode.CONFLICT,
+            )
+        where = self.settings.server
+        url = where.public_url or f"{where.listen}:{where.port}"
+        await peers.join(f"{url} on {socket.gethostname()}, process {os.getpid()}")
+
     async def _close(self) -> None:
         try:
-            await self.services.close()
+            try:
+                await self.services.close()
+            except StoreError as error:
+                log.warning("some events are lost: %s", error)
             for adapter in self.adapters.values():
                 await adapter.close()
         finally:
@@ -272,6 +313,9 @@ class Manager:
     async def _clean_files(self) -> None:
         retention = self.settings.retention
         while True:
+            if not self.services.leads:
+                await asyncio.sleep(_LEADER_SECONDS)
+                continue
             try:
                 freed = await self.files.clean(
                     blob_days=retention.inputs_days,

@@ -5,8 +5,9 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from copilot_agent.protocol.base import Strict, Url
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
@@ -106,6 +107,37 @@ class Retention(Strict):
     """Uploaded files go this long after the last job that wanted them."""
 
 
+def _is_postgresql(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("postgresql", "postgres") and bool(parts.path.strip("/"))
+
+
+class StoreSettings(Strict):
+    """Where jobs are kept: in the data directory (SQLite), or in PostgreSQL."""
+
+    url: SecretStr | None = None
+    """postgresql://USER@HOST:5432/DATABASE; without one it is SQLite."""
+    shared_dir: Path | None = None
+    """Keys and files that all managers of one PostgreSQL database share; else in data_dir."""
+
+    @field_validator("url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        """Messages do not quote it: there may be a password in it."""
+        if value is not None and not _is_postgresql(value.get_secret_value()):
+            raise ValueError("postgresql://USER@HOST:5432/DATABASE is wanted")
+        return value
+
+    @model_validator(mode="after")
+    def _shared_only_with_others(self) -> Self:
+        if self.shared_dir is not None and self.url is None:
+            raise ValueError("shared_dir is for managers that share a database: give url too")
+        return self
+
+
 class Experiment(Strict):
     """`[experiments.NAME]`: which adapter speaks to its scheduler, and that adapter's options."""
 
@@ -119,6 +151,7 @@ class Settings(Strict):
     policy: PolicySettings = PolicySettings()
     limits: Limits = Limits()
     retention: Retention = Retention()
+    store: StoreSettings = StoreSettings()
     experiments: dict[ExperimentName, Experiment] = {"default": Experiment()}
 
     @property
@@ -126,8 +159,16 @@ class Settings(Strict):
         return self.data_dir / "manager.db"
 
     @property
+    def shared_dir(self) -> Path:
+        return self.store.shared_dir or self.data_dir
+
+    @property
     def keys(self) -> Path:
-        return self.data_dir / "keys"
+        return self.shared_dir / "keys"
+
+    @property
+    def files(self) -> Path:
+        return self.shared_dir / "files"
 
 
 def config_file(explicit: Path | None) -> Path | None:
@@ -180,7 +221,12 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
             code=ErrorCode.INVALID_REQUEST,
             errors=errors,
         ) from error
-    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
+    store = settings.store
+    if store.shared_dir:
+        shared = store.shared_dir.expanduser().resolve()
+        store = store.model_copy(update={"shared_dir": shared})
+    data_dir = settings.data_dir.expanduser().resolve()
+    return settings.model_copy(update={"data_dir": data_dir, "store": store})
 
 
 def _wrong(message: str, remedy: str) -> CopilotError:

@@ -13,6 +13,7 @@ from job_manager_adapter.settings import Settings
 
 _HELP = """Writes TARGET/<time>/ with
   manager.db    a consistent copy of the database (jobs, pilots, ledger, tokens)
+                (manager.dump, by pg_dump, where the store is PostgreSQL)
   keys/         the manager's keys: keep them as safe as the originals
   files.list    SHA-256 and size of every stored file
   files/        the files themselves, with --files (hard links where possible)
@@ -22,6 +23,10 @@ To restore: stop the manager; move its data directory away; copy the backup to t
 inputs are gone fail at stage-in until the files are uploaded again (`copilot job retry`).
 Leases that were open at the time of the backup get a fresh grace period; attempts that ended
 since are reported again by their pilots.
+
+To restore PostgreSQL: stop all managers; `createdb NEW`; `pg_restore --no-owner --dbname=NEW
+TARGET/<time>/manager.dump`; put keys/, shared.id and files/ to store.shared_dir (or the data
+directory); set store.url to the new database; `copilot-manager doctor`; start them.
 """
 
 
@@ -39,7 +44,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = args.load_settings(args)
-    if not settings.database.exists():
+    if settings.store.url is None and not settings.database.exists():
         raise CopilotError(
             f"there is no manager in {settings.data_dir}",
             remedy="give its --data-dir or --config",
@@ -55,26 +60,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _copy_database(settings: Settings, target: Path) -> None:
-    from job_manager_adapter.store.sqlite import SqliteStore
+    from job_manager_adapter.app import build_store
 
-    store = SqliteStore(settings.database)
+    store, _ = build_store(settings)
     await store.open()
     try:
-        await store.backup(target / "manager.db")
+        await store.backup(target / ("manager.dump" if settings.store.url else "manager.db"))
     finally:
         await store.close()
 
 
 def _copy_keys(settings: Settings, target: Path) -> None:
     (target / "keys").mkdir(mode=0o700)
-    for name in [*settings.keys.glob("*.key"), settings.data_dir / "operator.token"]:
+    others = (settings.data_dir / "operator.token", settings.shared_dir / "shared.id")
+    for name in [*settings.keys.glob("*.key"), *others]:
         if name.exists():
             folder = target / "keys" if name.suffix == ".key" else target
             shutil.copy2(name, folder / name.name)
 
 
 def _copy_files(settings: Settings, target: Path, *, copy: bool) -> int:
-    root, count = settings.data_dir / "files", 0
+    root, count = settings.files, 0
     with (target / "files.list").open("w", encoding="utf-8") as listing:
         for path in sorted((root / "blobs").glob("??/??/*")):
             listing.write(f"{path.name} {path.stat().st_size}\n")

@@ -80,6 +80,8 @@ def _keys(settings: Settings) -> Finding:
 
 
 def _database(settings: Settings) -> Finding:
+    if settings.store.url is not None:
+        return _postgres(settings.store.url.get_secret_value())
     if not settings.database.exists():
         return Finding("database", "none yet")
     try:
@@ -90,6 +92,23 @@ def _database(settings: Settings) -> Finding:
         remedy = "stop the manager and restore the latest backup (copilot-manager backup --help)"
         return Finding("database", "; ".join(problems[:5]), remedy)
     return Finding("database", f"whole, {settings.database.stat().st_size // 1024} KiB")
+
+
+def _postgres(url: str) -> Finding:
+    from job_manager_adapter.store.postgres import PostgresStore
+
+    async def ask() -> str:
+        store = PostgresStore(url)
+        await store.open()
+        try:
+            return await store.describe()
+        finally:
+            await store.close()
+
+    try:
+        return Finding("database", asyncio.run(ask()))
+    except CopilotError as error:
+        return Finding("database", error.message, error.remedy or "see the server's log")
 
 
 async def _check_database(path: Path) -> list[str]:

@@ -184,13 +184,13 @@ def _with_tokens(args: argparse.Namespace, use: Callable[[Tokens], Awaitable[Mad
 
 
 def _on_store(args: argparse.Namespace, work: Callable[[Any, Settings], Awaitable[Made]]) -> Made:
-    from job_manager_adapter.store.sqlite import SqliteStore
+    from job_manager_adapter.app import build_store
 
     settings = args.load_settings(args)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def run() -> Made:
-        store = SqliteStore(settings.database)
+        store, _ = build_store(settings)
         await store.open()
         try:
             return await work(store, settings)

@@ -90,6 +90,11 @@ class Services:
         """Housekeeping, until cancelled. For the application's TaskGroup."""
         await self.housekeeping.run()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this manager does what one of those on the database has to do for all."""
+        return self._dispatcher.peers.leads
+
     async def settle(self) -> None:
         """Waits until what is under way is committed."""
         await self._dispatcher.settle()

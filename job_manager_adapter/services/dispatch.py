@@ -42,6 +42,8 @@ from job_manager_adapter.views import PilotState
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 """After the store has failed; what was not done is done again."""
+SETTLE_SECONDS = 10.0
+"""What a clean stop waits for operations under way."""
 SHORTFALL_SECONDS = 0.05
 """Pause before the next wish when the counters promised more than there was."""
 
@@ -133,7 +135,11 @@ class Dispatcher:
             await self.tasks.join()
 
     async def close(self) -> None:
-        await self.settle()
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self.settle()
+        except TimeoutError:
+            log.warning("stopping although the store has not answered")
         self.resting.close()
         for session in list(self.sessions.values()):
             session.close(None)

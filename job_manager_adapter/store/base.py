@@ -207,8 +207,11 @@ class PeerStore(Protocol):
     def leading(self) -> bool:
         """At most one manager leads at a time; none does for a moment after a leader's death."""
 
-    async def join(self, url: str) -> None:
-        """Before anything else is done. Raises StoreError."""
+    async def join(self, name: str) -> None:
+        """Before anything else is done; `name` is for people. Raises StoreError."""
+
+    async def agree(self, fact: str, value: str) -> str:
+        """What all managers of the database hold for this fact; `value` if they held nothing."""
 
     async def leave(self) -> None: ...
 

@@ -1,5 +1,6 @@
 """PostgreSQL as store, for several managers at once: a writer with group commit, readers beside."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -7,22 +8,23 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import asyncpg
 
-from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import JobState
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import postgres_reads as reads
 from job_manager_adapter.store import records as r
-from job_manager_adapter.store.base import StoreError, StoreStats
+from job_manager_adapter.store.base import StoreStats
 from job_manager_adapter.store.postgres_classes import Classes
+from job_manager_adapter.store.postgres_dump import dump
 from job_manager_adapter.store.postgres_fleet import FleetWrites
 from job_manager_adapter.store.postgres_group import AWAY, GroupWriter, store_error
 from job_manager_adapter.store.postgres_jobs import JobWrites
 from job_manager_adapter.store.postgres_link import WRITER, Link, migrate
 from job_manager_adapter.store.postgres_news import Me
-from job_manager_adapter.store.postgres_peers import PostgresPeers
+from job_manager_adapter.store.postgres_peers import PostgresPeers, living
 from job_manager_adapter.store.postgres_submit import Submissions
 
+CLOSE_SECONDS = 5.0
 READERS = 4
 """Connections that read, so that a long list does not hold up a pilot that attaches."""
 _P = ParamSpec("_P")
@@ -33,6 +35,7 @@ class PostgresStore:
     """A `store.base.Store`; `peers` is its `store.base.PeerStore`."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._link = Link(url)
         self._me = Me()
         self._writer = GroupWriter(self._connect, self._broken)
@@ -55,7 +58,11 @@ class PostgresStore:
         await self._writer.close()
         await self.peers.leave()
         if self._pool is not None:
-            await self._pool.close()
+            try:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._pool.close()
+            except TimeoutError:
+                self._pool.terminate()
 
     async def _connect(self) -> Any:
         return await self._link.connect("writer", WRITER)
@@ -64,16 +71,22 @@ class PostgresStore:
         self.peers.recount()
 
     async def backup(self, target: Path) -> None:
-        raise StoreError(
-            f"the manager does not copy PostgreSQL's database to {target}",
-            remedy="pg_dump --format=custom --dbname=URL --file=copilot.dump, also while it serves",
-            code=ErrorCode.CONFLICT,
-        )
+        await dump(self._url, target)
 
     async def check(self) -> list[str]:
         """PostgreSQL looks after its own integrity; that it answers is what is asked here."""
         await self.journal_last()
         return []
+
+    async def describe(self) -> str:
+        """Version, size and living managers, for people."""
+        async with self.reading() as connection:
+            version, size = await connection.fetchrow(
+                "SELECT current_setting('server_version'),"
+                " pg_size_pretty(pg_database_size(current_database()))"
+            )
+            managers = await living(connection)
+        return "; ".join([f"PostgreSQL {version}, {size}", *map("manager {}".format, managers)])
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Any]:

@@ -23,6 +23,8 @@ MAX_GROUP = 10_000
 """Operations in one transaction; bounds how long a reply can wait for others."""
 GROUP_SECONDS = 60.0
 """A transaction that takes longer is given up: the database is away, or as good as."""
+CLOSE_SECONDS = 10.0
+"""What a clean stop waits for the last transaction."""
 MAX_TRIES = 5
 """Of a group that lost against another manager's (deadlock)."""
 # Every writer's transaction holds this lock with the others; a reader that takes it alone has seen
@@ -63,7 +65,8 @@ class GroupWriter:
         """Commits what was asked before, then stops."""
         self._closed = True
         if self._task is not None:
-            await self._task
+            await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
+            self._task.cancel()
         await self._disconnect()
 
     def write(
@@ -109,6 +112,7 @@ class GroupWriter:
                 for call in calls:
                     await self._commit([call])
                 return
+            log.error("the database refused %s: %s", calls[0].operation.__name__, error)
             _fail(calls, store_error(error))
             return
         self.stats.commits += 1

@@ -50,7 +50,8 @@ WITH here AS MATERIALIZED (
     UPDATE pilots p SET manager = $2 FROM here
     WHERE p.id = here.id AND here.manager IS DISTINCT FROM $2 RETURNING p.id, here.manager
 )
-SELECT id, pg_notify('{CHANNEL}_' || manager, json_build_object('moved', id)::text)
+SELECT id, CASE WHEN manager IS NOT NULL THEN
+    pg_notify('{CHANNEL}_' || manager, json_build_object('moved', id)::text)::text END
 FROM moved"""  # noqa: S608 - a constant
 
 
@@ -62,7 +63,7 @@ class PostgresPeers:
         self._writer = writer
         self._me = me
         self._reading = reading
-        self._url = ""
+        self._name = ""
         self._connection: Any = None
         self._leading = False
         self._free_since: dict[int, float] = {}
@@ -72,13 +73,25 @@ class PostgresPeers:
 
     # Being there
 
-    async def join(self, url: str) -> None:
+    async def join(self, name: str) -> None:
         """Raises StoreError."""
-        self._url = url
+        self._name = name
         try:
             await self._connect()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise store_error(error) from None
+
+    async def agree(self, fact: str, value: str) -> str:
+        (agreed,) = await self._writer.write(self._agree, [(fact, value)])
+        return agreed
+
+    async def _agree(self, connection: Any, many: Sequence[tuple[str, str]]) -> list[str]:
+        for fact, value in many:
+            await connection.execute(
+                "INSERT INTO facts VALUES ($1, $2) ON CONFLICT DO NOTHING", fact, value
+            )
+        sql = "SELECT value FROM facts WHERE name = $1"
+        return [await connection.fetchval(sql, fact) for fact, _ in many]
 
     async def _connect(self) -> None:
         connection = await self._link.connect("peers")
@@ -98,8 +111,8 @@ class PostgresPeers:
         lock = "SELECT pg_advisory_lock($1, $2)"
         if not self._me.number:
             number = await connection.fetchval(
-                "INSERT INTO managers (url, started_at) VALUES ($1, $2) RETURNING number",
-                self._url,
+                "INSERT INTO managers (name, started_at) VALUES ($1, $2) RETURNING number",
+                self._name,
                 time.time(),
             )
             await connection.execute(lock, MANAGER, number)
@@ -107,10 +120,10 @@ class PostgresPeers:
             return False
         await connection.execute(lock, MANAGER, self._me.number)
         done = await connection.execute(
-            "INSERT INTO managers (number, url, started_at) OVERRIDING SYSTEM VALUE"
+            "INSERT INTO managers (number, name, started_at) OVERRIDING SYSTEM VALUE"
             " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             self._me.number,
-            self._url,
+            self._name,
             time.time(),
         )
         return bool(done == "INSERT 0 1")
@@ -226,3 +239,10 @@ async def _holdings(connection: Any, pilots: Sequence[str]) -> Holdings:
     holders = {lease.pilot for lease in leases}
     rows = await reads.pilots_of(connection, sorted(holders))
     return Holdings(tuple(pilots), tuple(rows), tuple(leases))
+
+
+async def living(connection: Any) -> list[str]:
+    """Names of the managers whose lock is held."""
+    free = {row[0] for row in await connection.fetch(_FREE, 0, MANAGER)}
+    rows = await connection.fetch("SELECT number, name FROM managers ORDER BY number")
+    return [name for number, name in rows if number not in free]

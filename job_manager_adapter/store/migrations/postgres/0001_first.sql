@@ -112,7 +112,7 @@ CREATE TABLE bindings (
 -- Manager processes that serve this database. Each holds an advisory lock of its number.
 CREATE TABLE managers (
     number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    url text NOT NULL,
+    name text NOT NULL, -- for people
     started_at double precision NOT NULL
 );
 
