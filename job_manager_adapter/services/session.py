@@ -20,12 +20,17 @@ _WHY = {
 class PilotSession:
     """Made by `Pilots.attach`. Use from one event loop only."""
 
+    __slots__ = (
+        *("pilot", "number", "carrier", "closed", "reason", "acknowledges", "greet"),
+        *("_conversation", "_heard", "_waiter"),
+    )
+
     def __init__(self, conversation: "Conversation", pilot: str, number: int, carrier: str) -> None:
         self.pilot = pilot
         self.number = number
         self.carrier = carrier
-        self.closed = asyncio.Event()
-        """Set when the session is over; `reason` says why."""
+        self.closed = False
+        """The session is over; `reason` says why."""
         self.reason: ErrorCode | None = None
         """session_superseded, pilot_retired or host_banned; None after a plain `detach`."""
         self.acknowledges = 0
@@ -40,7 +45,7 @@ class PilotSession:
 
         Raises SessionClosedError if the session is over or the frame names another one.
         """
-        if self.closed.is_set():
+        if self.closed:
             raise self._error()
         if frame.session is not None and frame.session != self.number:
             raise SessionClosedError(
@@ -69,7 +74,7 @@ class PilotSession:
         while True:
             if self._due():
                 return self._conversation.frame(self)
-            if self.closed.is_set():
+            if self.closed:
                 raise self._error()
             waiter = self._waiter = loop.create_future()
             timer = None if until is None else loop.call_at(until, _give_up, waiter)
@@ -85,7 +90,7 @@ class PilotSession:
 
     def wake(self) -> None:
         """Something may be due."""
-        if self._waiter is not None and (self.closed.is_set() or self._due()):
+        if self._waiter is not None and (self.closed or self._due()):
             self._stop_waiting(True)
 
     def _stop_waiting(self, go_on: bool) -> None:
@@ -95,9 +100,9 @@ class PilotSession:
 
     def close(self, reason: ErrorCode | None) -> None:
         """What is due can still be fetched by `next`."""
-        if not self.closed.is_set():
+        if not self.closed:
             self.reason = reason
-            self.closed.set()
+            self.closed = True
             self._stop_waiting(True)
 
     def detach(self) -> None:

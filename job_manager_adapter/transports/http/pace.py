@@ -8,6 +8,8 @@ MOST_REMEMBERED = 20_000
 class Pace:
     """A bucket of `burst` frames that fills at `rate` a second; who is faster has to wait."""
 
+    __slots__ = ("_due", "_period", "_slack")
+
     def __init__(self, rate: float, burst: int) -> None:
         self._period = 1 / rate
         self._slack = burst * self._period

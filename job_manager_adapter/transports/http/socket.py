@@ -56,39 +56,50 @@ class SocketRoute:
         return socket
 
     async def _converse(self, socket: web.WebSocketResponse, pilot: str) -> None:
-        first = await self._first(socket)
-        if first is None:
+        session = await self._attach(socket, pilot)
+        if session is None:
             return
+        listening = asyncio.create_task(self._listen(socket, session))
+        try:
+            await _speak(socket, session)
+        finally:
+            heard_all = listening.done()
+            listening.cancel()
+            session.detach()
+            await asyncio.wait((listening,))
+            if heard_all:
+                listening.result()
+
+    async def _attach(self, socket: web.WebSocketResponse, pilot: str) -> PilotSession | None:
+        """After the first frame; `None` if there comes none any more."""
+        try:
+            async with asyncio.timeout(self._door.first_frame_seconds):
+                first = await self._receive(socket)
+        except TimeoutError as error:
+            raise _malformed("no frame came") from error
+        if first is None:
+            return None
         await self._door.attaches.keep(pilot)
         session = await self._door.pilots.attach(pilot, "websocket")
         session.receive(first)
-        directions = {
-            asyncio.create_task(self._read(socket, session)),
-            asyncio.create_task(_write(socket, session)),
-        }
-        try:
-            done, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in directions:
-                task.cancel()
-            session.detach()
-            await asyncio.gather(*directions, return_exceptions=True)
-        for task in done:
-            task.result()
+        return session
 
-    async def _first(self, socket: web.WebSocketResponse) -> PilotFrame | None:
-        try:
-            async with asyncio.timeout(self._door.first_frame_seconds):
-                return await self._receive(socket)
-        except TimeoutError as error:
-            raise _malformed("no frame came") from error
-
-    async def _read(self, socket: web.WebSocketResponse, session: PilotSession) -> None:
+    async def _listen(self, socket: web.WebSocketResponse, session: PilotSession) -> None:
+        """To the end of what the pilot says, with which the session ends."""
         loop, pace = asyncio.get_running_loop(), Pace(FRAMES_PER_SECOND, FRAME_BURST)
-        while frame := await self._receive(socket):
+        try:
+            while await self._hear(socket, session):
+                if delay := pace.delay(loop.time()):
+                    await asyncio.sleep(delay)
+        finally:
+            session.detach()
+
+    async def _hear(self, socket: web.WebSocketResponse, session: PilotSession) -> bool:
+        """One frame, of which nothing stays in memory while the next one is waited for."""
+        frame = await self._receive(socket)
+        if frame is not None:
             session.receive(frame)
-            if delay := pace.delay(loop.time()):
-                await asyncio.sleep(delay)
+        return frame is not None
 
     async def _receive(self, socket: web.WebSocketResponse) -> PilotFrame | None:
         """The next frame, `None` at the end. Raises `CopilotError` for a malformed one."""
@@ -109,7 +120,7 @@ def _parse(text: str) -> PilotFrame:
         raise _malformed(f"{first.field}: {first.message}") from error
 
 
-async def _write(socket: web.WebSocketResponse, session: PilotSession) -> None:
+async def _speak(socket: web.WebSocketResponse, session: PilotSession) -> None:
     """Sends what the session has to say. Raises `CopilotError` when it is over."""
     try:
         while True:
