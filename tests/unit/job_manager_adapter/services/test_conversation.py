@@ -1,7 +1,6 @@
 """What a pilot sees and what becomes of its jobs."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -11,13 +10,12 @@ from copilot_agent.protocol.job import FailureClass, JobState, Outcome, OutputFi
 from job_manager_adapter.services.context import from_base64url
 from job_manager_adapter.services.errors import SessionClosedError
 from job_manager_adapter.services.pilots import signed
-from job_manager_adapter.views import PilotState, SubmitRequest
+from job_manager_adapter.views import PilotState
 from tests.unit.job_manager_adapter.services.world import (
     LHC,
     OPERATOR,
     World,
     kinds,
-    spec,
     verdicts,
 )
 
@@ -109,37 +107,6 @@ async def test_receipts_are_repeated_until_the_launcher_has_them(world: World) -
     assert (await pilot.attach()).receipts == ()
     await world.restart()
     assert (await pilot.attach()).receipts == ()
-
-
-async def test_cancel_reaches_the_payload(world: World) -> None:
-    pilot = await world.pilot()
-    job = (await world.submit()).jobs[0]
-    await pilot.hear()
-    await pilot.run(job)
-    changed = await world.services.jobs.cancel(LHC, [job])
-    assert changed.changed == (job,)
-    frame = await pilot.hear()
-    assert frame is not None and kinds(frame) == [CommandKind.CANCEL]
-    world.clock.advance(6)
-    assert kinds(await pilot.say()) == [CommandKind.CANCEL]  # not reflected yet
-    done = frame.commands[0].id
-    report = pilot.report(job, outcome=Outcome.CANCELLED, outputs=())
-    answer = await pilot.say(commands_done=(done,), reports=(report,))
-    assert verdicts(answer) == [VerdictKind.SUPERSEDED] and kinds(answer) == []
-    assert (await world.job(job)).state is JobState.CANCELLED
-
-
-async def test_a_cancelled_payload_takes_room_until_it_is_gone(world: World) -> None:
-    pilot = await world.pilot()
-    first, second = (await world.submit(2)).jobs
-    await pilot.hear()
-    await pilot.run(first)
-    await world.services.jobs.cancel(LHC, [first])
-    frame = await pilot.hear()
-    assert frame is not None and frame.offers == ()
-    pilot.holding.clear()
-    frame = await pilot.say()
-    assert frame is not None and [offer.job for offer in frame.offers] == [second]
 
 
 async def test_missing_outputs_are_named_and_rejected(world: World) -> None:
@@ -259,28 +226,6 @@ async def test_progress_and_fresh_links(world: World) -> None:
     assert (view.fraction, view.phase) == (0.5, Phase.RUNNING)
     log = await world.services.jobs.live_log(LHC, job)
     assert log is not None and log.text == "event 12" and log.live
-
-
-async def test_a_cancel_that_overtakes_the_claims_answer_wins(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claim, committed, gate = world.store.claim, asyncio.Event(), asyncio.Event()
-
-    async def slow(many: Any) -> Any:
-        result = await claim(many)
-        committed.set()
-        await gate.wait()
-        return result
-
-    monkeypatch.setattr(world.store, "claim", slow)
-    pilot = await world.pilot()
-    reply = await world.services.jobs.submit(LHC, SubmitRequest(jobs=(spec(),)))
-    await committed.wait()
-    await world.services.jobs.cancel(LHC, reply.jobs)
-    gate.set()
-    await world.settle()
-    assert await pilot.hear() is None
-    assert world.services.stats().leases_open == 0
 
 
 async def test_a_hostile_pilot_cannot_fill_the_memory(world: World) -> None:
