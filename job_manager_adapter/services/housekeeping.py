@@ -96,7 +96,10 @@ class Housekeeping:
             elif state is not PilotState.LOST:
                 self._lost.discard(pilot.id)
             idle = not (pilot.leases or pilot.reserved)
-            silent = pilot.seen is None or now - pilot.seen > lease_seconds + FORGET_SECONDS
+            if pilot.seen is None:
+                silent = not pilot.attached  # else its first frame is just being dealt with
+            else:
+                silent = now - pilot.seen > lease_seconds + FORGET_SECONDS
             if idle and silent and state in (PilotState.LOST, PilotState.RETIRED):
                 gone.append(pilot.id)
         await self._write_down(list(dispatcher.fleet.pilots.values()))

@@ -9,7 +9,7 @@ from copilot_agent.protocol.job import JobState
 from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.records import PilotChange, Selected
 from tests.harness.programs import eventually
-from tests.unit.job_manager_adapter.services.world import LEASE, OPERATOR, World
+from tests.unit.job_manager_adapter.services.world import LEASE, OPERATOR, FakePilot, World
 
 
 async def until(world: World, subject: str, state: str) -> None:
@@ -122,3 +122,12 @@ async def test_only_who_was_heard_of_is_written_down(
 
 async def away(*_: object) -> None:
     raise StoreError("away")
+
+
+async def test_a_pilot_that_is_just_attaching_is_not_forgotten(world: World) -> None:
+    (enrolment,) = await world.services.enrolments.create()
+    pilot = FakePilot(world, enrolment.secret or "")
+    await pilot.enrol()
+    pilot.session = await world.services.pilots.attach(pilot.id, "websocket")
+    await world.services.housekeeping.look_after_pilots()
+    assert await pilot.say() is not None
