@@ -88,7 +88,9 @@ class JobSpec(Strict):
     command: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=256)]
     """Program and arguments, started without a shell; a bare program name is found on PATH."""
     name: Label = "job"
-    environment: Annotated[dict[VariableName, Argument], Field(max_length=128)] = {}
+    environment: Annotated[dict[VariableName, Argument], Field(max_length=128)] = Field(
+        default_factory=dict
+    )
     inputs: Annotated[tuple[InputFile, ...], Field(max_length=256)] = ()
     outputs: Annotated[tuple[OutputFile, ...], Field(max_length=256)] = ()
     requirements: Requirements = Requirements()
@@ -101,7 +103,7 @@ class JobSpec(Strict):
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     reference_cpu_seconds: Annotated[float, Field(gt=0, le=1e8)] | None = None
     """If given, each succeeded attempt earns credit for exactly this CPU time."""
-    labels: Annotated[dict[LabelKey, Label], Field(max_length=32)] = {}
+    labels: Annotated[dict[LabelKey, Label], Field(max_length=32)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -71,7 +71,8 @@ def _fields(cls: type[BaseModel], notes: dict[str, str]) -> str:
 
 
 def _default(schema: dict[str, Any]) -> str:
-    default = schema.get("default")
+    empty: dict[str, Any] | None = {} if schema.get("type") == "object" else None  # a mapping that is made each time
+    default = schema.get("default", empty)
     return "…" if isinstance(default, dict) and default else str(default).replace("|", "\\|")
 
 

@@ -64,20 +64,20 @@ class Pilot:
     def room(self) -> Room:
         """What it wants less what it has."""
         wants = self.wants
-        room = Room(
-            wants.cores,
-            wants.memory_mib,
-            wants.disk_mib,
-            wants.window,
-            wants.cores,
-            wants.memory_mib,
-            wants.disk_mib,
-            self.capabilities.platform,
-            self.cpu_flags,
-        )
+        cores, memory_mib, disk_mib = wants.cores, wants.memory_mib, wants.disk_mib
+        queue = wants.window
         for need in self._taken():
-            room = room.less(need)
-        return room
+            if need.cores <= cores and need.memory_mib <= memory_mib and need.disk_mib <= disk_mib:
+                cores -= need.cores
+                memory_mib -= need.memory_mib
+                disk_mib -= need.disk_mib
+            else:
+                queue -= 1
+        return Room(
+            *(cores, memory_mib, disk_mib, queue),
+            *(wants.cores, wants.memory_mib, wants.disk_mib),
+            *(self.capabilities.platform, self.cpu_flags),
+        )
 
     def _taken(self) -> Iterator[Requirements]:
         for lease in self.leases.values():

@@ -95,6 +95,8 @@ class FileService:
 
     async def inputs_present(self, experiment: str, spec: JobSpec) -> list[FieldError]:
         """What is wrong with the inputs that the job expects in the store."""
+        if all(file.url for file in spec.inputs):
+            return []
         return await asyncio.to_thread(self._missing_inputs, experiment, spec)
 
     async def discard(self, job: str, attempt: int) -> None:

@@ -78,11 +78,12 @@ class Jobs:
         Raises InvalidError (`errors` names the fields), ForbiddenError, or CopilotError with
         `unknown_experiment` or `idempotency_conflict`.
         """
-        await self._check(principal, request)
         make = self._dispatcher.ids.make
+        jobs = tuple(new_job(make("j"), spec) for spec in request.jobs)
+        await self._check(principal, request, jobs)
         submission = Submission(
             batch=make("b"),
-            jobs=tuple(new_job(make("j"), spec) for spec in request.jobs),
+            jobs=jobs,
             at=self._dispatcher.clock.time(),
             owner=principal.experiment or "",
             key=request.idempotency_key,
@@ -105,10 +106,12 @@ class Jobs:
 
     async def validate(self, principal: Principal, request: SubmitRequest) -> int:
         """The checks of `submit` without storing; returns how many jobs there are."""
-        await self._check(principal, request)
+        await self._check(principal, request, [new_job("", spec) for spec in request.jobs])
         return len(request.jobs)
 
-    async def _check(self, principal: Principal, request: SubmitRequest) -> None:
+    async def _check(
+        self, principal: Principal, request: SubmitRequest, jobs: Sequence[NewJob]
+    ) -> None:
         for index, spec in enumerate(request.jobs):
             self._check_experiment(principal, index, spec)
         problems: list[FieldError] = []
@@ -119,7 +122,7 @@ class Jobs:
                 checked[key] = await self._links.inputs_present(spec.experiment, spec)
             problems += [
                 FieldError(field=f"jobs[{index}].{item.field}", message=item.message)
-                for item in (*checked[key], *_size_problems(spec))
+                for item in (*checked[key], *_size_problems(spec, len(jobs[index].spec)))
             ]
         if problems:
             raise InvalidError(
@@ -318,7 +321,7 @@ def new_job(job: str, spec: JobSpec, upstream: str | None = None) -> NewJob:
         id=job,
         experiment=spec.experiment,
         name=spec.name,
-        spec=spec.model_dump_json().encode(),
+        spec=spec.model_dump_json(exclude_defaults=True).encode(),
         requirements=spec.requirements,
         priority=spec.priority,
         max_attempts=spec.max_attempts,
@@ -334,8 +337,7 @@ def _digest(request: SubmitRequest) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-def _size_problems(spec: JobSpec) -> Sequence[FieldError]:
-    size = len(spec.model_dump_json())
+def _size_problems(spec: JobSpec, size: int) -> Sequence[FieldError]:
     if size <= MAX_SPEC_BYTES:
         return []
     parts = ("command", "environment", "inputs", "outputs", "labels")

@@ -119,7 +119,8 @@ class Reports:
         cores = lease.klass.requirements.cores
         wall = clock.monotonic() - lease.since
         cpu = credit.accepted_cpu(report.usage.cpu_seconds, wall, cores)
-        statement = Statement(
+        statement = Statement.model_construct(
+            version=1,
             key=self._signer.public_key,
             id=self._dispatcher.ids.make("r"),
             enrolment=pilot.enrolment,
@@ -133,7 +134,8 @@ class Reports:
             leased_at=lease.leased_at,
             accepted_at=clock.time(),
         )
-        return Receipt(statement=statement, signature=self._signer.sign(statement.canonical()))
+        signature = self._signer.sign(statement.canonical())
+        return Receipt.model_construct(statement=statement, signature=signature)
 
     def _finished(self, pilot: Pilot, finish: Finish, result: Finished) -> None:
         report, outbox = finish.report, self._dispatcher.outbox(pilot.id)
@@ -146,6 +148,8 @@ class Reports:
         lease = self._dispatcher.drop(key)
         if result.state is None:
             return
+        if session := self._dispatcher.sessions.get(pilot.id):
+            session.accepted()
         if result.state is JobState.SUCCEEDED and finish.receipt:
             outbox.receipts.put(finish.receipt.statement.id, finish.receipt.model_dump_json())
         self._dispatcher.ended[report.outcome.value] += 1

@@ -22,7 +22,7 @@ class PilotSession:
 
     __slots__ = (
         *("pilot", "number", "carrier", "closed", "reason", "acknowledges", "greet"),
-        *("_conversation", "_heard", "_waiter"),
+        *("_conversation", "_heard", "_waiter", "_accepted"),
     )
 
     def __init__(self, conversation: "Conversation", pilot: str, number: int, carrier: str) -> None:
@@ -39,6 +39,7 @@ class PilotSession:
         self._conversation = conversation
         self._heard = False
         self._waiter: asyncio.Future[bool] | None = None
+        self._accepted = 0
 
     def receive(self, frame: PilotFrame) -> None:
         """Takes a frame; never waits. What it causes comes out of `next`.
@@ -87,6 +88,15 @@ class PilotSession:
 
     def _due(self) -> bool:
         return self._heard and (self.greet or self._conversation.due(self))
+
+    def newly_accepted(self) -> int:
+        """How many reports were accepted since the last call."""
+        count, self._accepted = self._accepted, 0
+        return count
+
+    def accepted(self) -> None:
+        """A report was."""
+        self._accepted += 1
 
     def wake(self) -> None:
         """Something may be due."""

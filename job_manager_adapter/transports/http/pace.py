@@ -3,6 +3,8 @@
 import asyncio
 
 MOST_REMEMBERED = 20_000
+FRAMES_PER_JOB = 4
+"""A pilot may say so many more for each job that it has finished, however short those are."""
 
 
 class Pace:
@@ -19,6 +21,10 @@ class Pace:
         """Seconds to wait before the next frame is read; counts one frame."""
         self._due = max(self._due, now - self._slack) + self._period
         return max(0.0, self._due - now)
+
+    def forgive(self, frames: int) -> None:
+        """So many frames were worth reading."""
+        self._due -= frames * self._period
 
 
 class Paces:
@@ -37,3 +43,7 @@ class Paces:
             del self._paces[next(iter(self._paces))]
         if delay := pace.delay(asyncio.get_running_loop().time()):
             await asyncio.sleep(delay)
+
+    def forgive(self, name: str, frames: int) -> None:
+        if frames and (pace := self._paces.get(name)):
+            pace.forgive(frames)

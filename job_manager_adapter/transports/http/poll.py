@@ -12,6 +12,7 @@ from copilot_agent.protocol.frames import PilotFrame
 from job_manager_adapter.api.auth import bearer
 from job_manager_adapter.api.body import read_model
 from job_manager_adapter.transports.http.door import PilotDoor
+from job_manager_adapter.transports.http.pace import FRAMES_PER_JOB
 
 LONGEST_WAIT = 25.0
 LOOK_SECONDS = 5.0
@@ -39,6 +40,7 @@ class PollRoute:
         else:
             session = self._door.pilots.session(pilot, frame.session)
         session.receive(frame)
+        self._door.polls_pace.forgive(pilot, FRAMES_PER_JOB * session.newly_accepted())
         reply = await self._waiting(request, session.next_text(wait))
         if reply is None:
             return web.Response(status=204)

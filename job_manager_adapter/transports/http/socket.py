@@ -12,7 +12,7 @@ from job_manager_adapter.api.auth import bearer
 from job_manager_adapter.api.problems import field_errors
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.transports.http.door import PilotDoor
-from job_manager_adapter.transports.http.pace import Pace
+from job_manager_adapter.transports.http.pace import FRAMES_PER_JOB, Pace
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _CLOSE_CODES = {
 }
 _MOST_REASON = 120
 FRAMES_PER_SECOND, FRAME_BURST = 20.0, 200
-"""Beyond this a pilot is read more slowly, and its own socket fills up."""
+"""Beyond this, and what its finished jobs earn it, a pilot is read more slowly."""
 
 
 class SocketRoute:
@@ -89,6 +89,7 @@ class SocketRoute:
         loop, pace = asyncio.get_running_loop(), Pace(FRAMES_PER_SECOND, FRAME_BURST)
         try:
             while await self._hear(socket, session):
+                pace.forgive(FRAMES_PER_JOB * session.newly_accepted())
                 if delay := pace.delay(loop.time()):
                     await asyncio.sleep(delay)
         finally:

@@ -27,6 +27,15 @@ def test_a_usual_heartbeat_never_waits() -> None:
     assert all(pace.delay(float(second)) == 0 for second in range(1, 5000))
 
 
+def test_who_has_done_something_may_say_more() -> None:
+    pace = Pace(rate=10, burst=5)
+    for _ in range(200):
+        assert pace.delay(100.0) == 0.0
+        pace.forgive(1)
+    assert [pace.delay(100.0) for _ in range(5)] == pytest.approx([0.0] * 5, abs=1e-6)
+    assert pace.delay(100.0) == pytest.approx(0.1)
+
+
 async def test_who_comes_too_often_waits_and_nobody_else_does() -> None:
     paces = Paces(rate=0.001, burst=2)
     for _ in range(2):
