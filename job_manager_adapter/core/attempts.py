@@ -20,6 +20,8 @@ from copilot_agent.protocol.job import FailureClass, JobState, Outcome
 MAX_UNCHARGED = 50
 """Ends that cost nothing; beyond this many the job is a dead letter, so nothing loops for ever."""
 
+_GIVEN_BACK = frozenset({FailureClass.PREEMPTED, FailureClass.VOLUNTEER_LEFT})
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -45,6 +47,15 @@ class Ending:
     outcome: Outcome
     failure_class: FailureClass | None
     charged: bool
+
+    @property
+    def succeeded(self) -> bool:
+        return self.outcome is Outcome.SUCCEEDED
+
+    @property
+    def failed(self) -> bool:
+        """It speaks against the pilot; what was only given back does not."""
+        return self.outcome is Outcome.FAILED and self.failure_class not in _GIVEN_BACK
 
     def failures(self, standing: Standing) -> int:
         """How often a job that goes on has failed like this; 0: it need not rest.

@@ -91,7 +91,7 @@ class MemoryStore(MemoryFleet):
         ending = judgement.ending
         receipt = item.receipt if ending.state is JobState.SUCCEEDED else None
         self._end(entry, ending, item.at, report.message, item, receipt)
-        self.count_result(standing.pilot, ending.outcome)
+        self.count_result(standing.pilot, ending)
         if receipt:
             self.grant(receipt)
         requeued = self._waiting(entry) if ending.state is JobState.WAITING else None

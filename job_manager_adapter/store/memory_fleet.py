@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from copilot_agent.protocol.errors import ErrorCode
-from copilot_agent.protocol.job import FailureClass, Outcome
+from copilot_agent.protocol.job import FailureClass
 from copilot_agent.protocol.receipt import Receipt
+from job_manager_adapter.core.attempts import Ending
 from job_manager_adapter.store import records as r
 
 
@@ -171,11 +172,11 @@ class MemoryFleet:
 
     # Receipts
 
-    def count_result(self, pilot: str, outcome: Outcome) -> None:
+    def count_result(self, pilot: str, ending: Ending) -> None:
         row = self._pilots.get(pilot)
-        if row is None or outcome not in (Outcome.SUCCEEDED, Outcome.FAILED):
+        if row is None or not (ending.succeeded or ending.failed):
             return
-        name = "jobs_succeeded" if outcome is Outcome.SUCCEEDED else "jobs_failed"
+        name = "jobs_succeeded" if ending.succeeded else "jobs_failed"
         self._pilots[pilot] = replace(row, **{name: getattr(row, name) + 1})
 
     def grant(self, receipt: Receipt) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from copilot_agent.protocol.job import JobState, Outcome
+from copilot_agent.protocol.job import JobState
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
 from job_manager_adapter.store.postgres_news import CHANNEL, Me
@@ -161,8 +161,8 @@ class Endings:
         )
         if receipt:
             self.receipts.append(receipt)
-        if ending.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
-            self.counts[found.standing.pilot][ending.outcome is Outcome.FAILED] += 1
+        if ending.succeeded or ending.failed:
+            self.counts[found.standing.pilot][ending.failed] += 1
 
     async def write(self, connection: Any, me: Me) -> None:
         if self.late:

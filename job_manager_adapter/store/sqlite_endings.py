@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from copilot_agent.protocol.job import JobState, Outcome
+from copilot_agent.protocol.job import JobState
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
 from job_manager_adapter.store import sqlite_statements as sql
@@ -75,12 +75,9 @@ class Endings:
         )
         if receipt:
             self.receipts.append(receipt)
-        self._count(found.standing.pilot, ending.outcome)
-
-    def _count(self, pilot: str, outcome: Outcome) -> None:
-        counts = self.counts.setdefault(pilot, [0, 0])
-        counts[0] += outcome is Outcome.SUCCEEDED
-        counts[1] += outcome is Outcome.FAILED
+        counts = self.counts.setdefault(found.standing.pilot, [0, 0])
+        counts[0] += ending.succeeded
+        counts[1] += ending.failed
 
     def write(self, connection: sqlite3.Connection) -> None:
         write(connection, sql.END_JOBS, self.jobs)

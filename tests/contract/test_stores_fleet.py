@@ -139,14 +139,16 @@ async def test_drains_last_until_they_are_undone_or_their_pilot_is_gone(store: S
 async def test_results_are_counted_for_pilot_and_host(store: Store) -> None:
     await enrolment(store)
     await store.enrol([pilot(1)])
-    await submit(store, new_job(1), new_job(2, max_attempts=1))
-    await claim(store, ident("p", 1), count=2)
+    await submit(store, new_job(1), new_job(2, max_attempts=1), new_job(3))
+    await claim(store, ident("p", 1), count=3)
+    preempted = report(ident("j", 3), outcome=Outcome.FAILED, failure_class=FailureClass.PREEMPTED)
     launcher = "l".ljust(43, "_")
     good = ident("j", 1)
     await store.finish(
         [
             Finish(ident("p", 1), report(good), 300.0, receipt(good, launcher=launcher)),
             Finish(ident("p", 1), report(ident("j", 2), outcome=Outcome.FAILED), 300.0),
+            Finish(ident("p", 1), preempted, 300.0),
         ]
     )
     row, host = await store.pilot(ident("p", 1)), await store.host(ident("h", 1))
