@@ -5,12 +5,14 @@
 # it changed to achieve that, also when it is interrupted:
 #  - a policy-rc.d (Debian's own switch for "start nothing now") stands while packages are installed,
 #    unless the machine has one of its own;
+#  - PostgreSQL's package, if it is among them, makes no cluster: tests make their own;
 #  - units and init scripts that the packages enabled are disabled again afterwards.
 # An interruption during the download stops at once. Once dpkg is at work it is let finish, because a
 # half installed package is worse than a few seconds more.
 set -u
 
 policy=/usr/sbin/policy-rc.d
+cluster=/etc/postgresql-common/createcluster.d/cloud-copilot.conf
 policy_mark='# temporary, by the set-up of Cloud Co-Pilot'
 lock=/run/cloud-copilot-packages.lock
 before=/run/cloud-copilot-enabled-before
@@ -37,6 +39,16 @@ forbid_starts() {
 allow_starts() {
     rm -f "$policy.new"
     if grep -qF "$policy_mark" "$policy" 2>/dev/null; then rm -f "$policy"; fi
+}
+
+forbid_cluster() {
+    mkdir -p "${cluster%/*}" && echo 'create_main_cluster = false' >"$cluster"
+}
+
+allow_cluster() {
+    rm -f "$cluster"
+    # the package's own directories are not empty
+    rmdir "${cluster%/*}" "${cluster%/*/*}" 2>/dev/null || :
 }
 
 disable_new() {
@@ -77,6 +89,7 @@ finish() {
     trap '' INT TERM HUP
     disable_new
     allow_starts
+    allow_cluster
 }
 
 on_signal() {
@@ -113,6 +126,7 @@ trap on_signal INT TERM HUP
 # The list of an earlier run that was killed still holds: what that run enabled counts as new.
 [ -f "$before" ] || { enabled | sort >"$before.new" && mv "$before.new" "$before"; } || exit 73
 forbid_starts || exit 73
+forbid_cluster || exit 73
 
 if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
     say "completing an earlier, interrupted installation"

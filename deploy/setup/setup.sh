@@ -32,7 +32,8 @@ case ${COPILOT_CACHE:-.cache} in
 esac
 debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
-bench_packages="postgresql redis-server" # on top of packages.txt
+test_packages=postgresql-15 # on top of packages.txt: its program, for the tests' own databases
+bench_packages="postgresql redis-server"
 log=$cache/setup.log
 child=
 half=          # removed when the step that makes it does not end
@@ -252,6 +253,7 @@ mkdir -p "$cache/stamps" || die 1 "cannot write to $cache"
 check_disk
 trap stop INT TERM HUP
 take_lock
+[ "$mode" != test ] || set -- "$test_packages" "$@"
 # shellcheck disable=SC2086  # a list of words on purpose
 [ "$mode" != bench ] || set -- $bench_packages "$@"
 packages "$@"

@@ -91,6 +91,13 @@ def test_without_root_prints_one_line_to_run(machine: Machine) -> None:
     assert not (machine.cache / "venv").exists()
 
 
+def test_only_the_tests_want_a_database(machine: Machine) -> None:
+    machine.be_user("exit 1")
+    machine.set_packages(cpio="")
+    assert machine.run("demo").stderr.splitlines()[-1].endswith(" cpio")
+    assert machine.run("test").stderr.splitlines()[-1].endswith(" cpio postgresql-15")
+
+
 def test_old_keyring_counts_as_missing(machine: Machine) -> None:
     machine.be_user("exit 1")
     machine.set_packages(debian_archive_keyring="2021.1.1")
