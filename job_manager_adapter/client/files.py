@@ -154,19 +154,15 @@ def _hash_into(digest: "hashlib._Hash", path: Path) -> int:
 async def _read_from(
     path: Path, offset: int, size: int, progress: Progress
 ) -> AsyncIterator[bytes]:
-    """The bytes from `offset` to `size`; the next are read while some are sent."""
-    with path.open("rb", buffering=0) as file:
+    """The bytes from `offset` to `size`."""
+    with path.open("rb") as file:
         file.seek(offset)
-        following = asyncio.ensure_future(asyncio.to_thread(file.read, CHUNK))
-        try:
-            while offset < size and (chunk := await asyncio.shield(following)):
-                following = asyncio.ensure_future(asyncio.to_thread(file.read, CHUNK))
-                chunk = chunk[: size - offset]
-                yield chunk
-                offset += len(chunk)
-                progress(offset)
-        finally:
-            await asyncio.wait([following])
+        while offset < size and (
+            chunk := await asyncio.to_thread(file.read, min(CHUNK, size - offset))
+        ):
+            yield chunk
+            offset += len(chunk)
+            progress(offset)
 
 
 def outputs_expected(job: JobView) -> bool:

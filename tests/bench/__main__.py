@@ -18,6 +18,7 @@ examples:
   python -m tests.bench --only idle,wake   two
   python -m tests.bench --quick            tiny sizes: shows that everything works, measures nothing
   python -m tests.bench --list
+  python -m tests.bench --document         measure nothing, write down what results.json holds
 
 exit codes: 0 they ran, whether or not targets were met; 1 a bench failed; 64 wrong usage;
 130 stopped by Ctrl-C, what had been measured is kept"""
@@ -38,6 +39,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAME[,NAME]", help="these benches, see --list")
     parser.add_argument("--list", action="store_true", help="say which benches there are")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no peers")
+    parser.add_argument(
+        "--document", action="store_true", help="write table and plots of the last results"
+    )
     parser.add_argument("--out", type=Path, help="where results go (default: bench-out)")
     return parser.parse_args(arguments)
 
@@ -74,7 +78,9 @@ async def bench_all(todo: Sequence[Bench], out: Path, quick: bool, whole: bool) 
         if not await run.one(bench, out, quick):
             failed.append(bench.name)
     found = results.read(out / results.FILE)
-    print(f"\n{summary.table(found)}\n\n{out / results.FILE}, {time.monotonic() - began:.0f} s")
+    names = [bench.name for bench in todo]
+    mine = [each for each in found if any(results.belongs(each.name, name) for name in names)]
+    print(f"\n{summary.table(mine)}\n\n{out / results.FILE}, {time.monotonic() - began:.0f} s")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
         return 1
@@ -93,7 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LookupError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 64
+    if given.document:
+        summary.write_documents(results.read((given.out or Path("bench-out")) / results.FILE))
+        return 0
     out = (given.out or Path("bench-out", *(["quick"] if given.quick else []))).absolute()
+    run.adopt_orphans()
     try:
         return asyncio.run(bench_all(todo, out, given.quick, not given.only))
     except asyncio.CancelledError:

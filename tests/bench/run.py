@@ -14,6 +14,7 @@ from tests.bench.frame import Bench
 from tests.bench.processes import descendants
 
 RUN = f"{time.time():.0f}-{os.getpid()}"
+PROGRAM = ("-m", "tests.bench.alone")
 PATIENCE_SECONDS = 30.0
 """For a bench to stop what it started."""
 QUIET_SECONDS = 10.0
@@ -36,9 +37,9 @@ async def one(bench: Bench, out: Path, quick: bool) -> bool:
 
 
 async def _in_process(bench: Bench, out: Path, into: Path, quick: bool) -> int:
-    adopt_orphans()
+    others = set(descendants(os.getpid()))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.alone", bench.name, "--run", RUN),
+        *(sys.executable, *PROGRAM, bench.name, "--run", RUN),
         *("--out", str(out), "--into", str(into), *(["--quick"] if quick else [])),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -53,7 +54,7 @@ async def _in_process(bench: Bench, out: Path, into: Path, quick: bool) -> int:
     except TimeoutError:
         return -signal.SIGKILL
     finally:
-        await asyncio.shield(_end(process))
+        await asyncio.shield(_end(process, others))
 
 
 async def _show(output: asyncio.StreamReader) -> None:
@@ -70,13 +71,13 @@ async def _show(output: asyncio.StreamReader) -> None:
         print(f"  {time.monotonic() - began:4.0f} s  {text}", flush=True)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Let it stop by itself, then kill what is left of it, by pid."""
+async def _end(process: asyncio.subprocess.Process, others: set[int]) -> None:
+    """Let it stop by itself, then kill, by pid, what is left of it and not one of `others`."""
     if process.returncode is None:
         process.send_signal(signal.SIGINT)
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
-    for pid in descendants(os.getpid()):
+    for pid in set(descendants(os.getpid())) - others:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             print(f"  killed process {pid}, which was left over", flush=True)
