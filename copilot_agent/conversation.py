@@ -91,19 +91,23 @@ class Conversation:
                 await asyncio.shield(self._closing)
             grant = await self._granted(number, renew)
             await self._transport.connect(grant.token)
-            self._post(ev.Connected(), number)
+            self._post(ev.Connected(self._chance()), number)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(number))
                 group.create_task(self._write(number))
         except* TransportError as errors:
             first = _first(errors)
-            event = ev.ConnectionLost(first.trouble, first.message, self._chance())
-            self._post(event, number)
+            self._post(
+                ev.ConnectionLost(first.trouble, first.message, self._chance(), first.wait_seconds),
+                number,
+            )
 
     async def _granted(self, number: int, renew: bool) -> Grant:
         grant = await self._grants.grant(renew)
         left = grant.valid_until - asyncio.get_running_loop().time()
-        self._post(ev.TokenObtained(grant.pilot, max(0.0, left), grant.policy), number)
+        jitter = self._chance()
+        event = ev.TokenObtained(grant.pilot, max(0.0, left), grant.policy, jitter)
+        self._post(event, number)
         return grant
 
     async def _read(self, number: int) -> None:

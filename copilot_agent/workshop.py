@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -60,6 +61,7 @@ class Workshop:
         post: Callable[[ev.Event], None],
         broken: Callable[[BaseException], None],
         proxy: ProxyMaker | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._sandbox = sandbox
         self._stages_in = stage_in
@@ -68,6 +70,7 @@ class Workshop:
         self._post = post
         self._broken = broken
         self._proxy = proxy
+        self._chance = chance
         self._places: dict[Key, Place] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -156,7 +159,7 @@ class Workshop:
         try:
             place.directory = await self._stages_in.prepare(*key, offer.spec, offer.inputs, moved)
         except StageInError as error:
-            self._post(ev.StageInFailed(key, error.message, error.retryable))
+            self._post(ev.StageInFailed(key, error.message, error.retryable, self._chance()))
         except OSError as error:
             self._post(ev.StageInFailed(key, f"this host's disk: {error}", retryable=False))
         else:
@@ -197,8 +200,11 @@ class Workshop:
         try:
             outputs = await self._stages_out.upload(place.plan, offer.outputs)
         except StageOutError as error:
-            failed = ev.StageOutFailed(key, error.failure_class, error.message, error.retryable)
-            self._post(failed)
+            self._post(
+                ev.StageOutFailed(
+                    key, error.failure_class, error.message, error.retryable, self._chance()
+                )
+            )
         except OSError as error:
             text = f"this host's disk: {error}"
             self._post(ev.StageOutFailed(key, FailureClass.HOST, text, retryable=False))

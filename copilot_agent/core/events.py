@@ -1,4 +1,7 @@
-"""What can happen to a pilot. Times are the shell's monotonic seconds unless a name says wall."""
+"""What can happen to a pilot. Times are the shell's monotonic seconds unless a name says wall.
+
+A `jitter` is random in [0, 1), drawn by the shell for the pause that may follow.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -68,20 +71,23 @@ class TokenObtained:
     pilot: str
     valid_seconds: float
     policy: Policy | None
+    jitter: float = 0.5
 
 
 @dataclass(frozen=True)
 class Connected:
-    pass
+    jitter: float = 0.5
 
 
 @dataclass(frozen=True)
 class ConnectionLost:
-    """Also a connection or a token that could not be had. `jitter` is random in [0, 1)."""
+    """Also a connection or a token that could not be had."""
 
     trouble: TransportTrouble
     message: str
     jitter: float
+    wait_seconds: float = 0.0
+    """At least so long, said the server."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ class StageInFailed:
     key: Key
     message: str
     retryable: bool
+    jitter: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,7 @@ class StageOutFailed:
     failure_class: FailureClass
     message: str
     retryable: bool
+    jitter: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ At most one frame is on its way to the system at a time; what happens meanwhile 
 from enum import Enum, auto
 
 from copilot_agent.core import effects as do
+from copilot_agent.core.backoff import doubled, half
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.events import ConnectionLost, TransportTrouble
-from copilot_agent.protocol.frames import ManagerFrame
+from copilot_agent.protocol.frames import ManagerFrame, Policy
 
 ATTACH_SECONDS = 30.0
 BACKOFF_FIRST = 1.0
@@ -42,10 +43,11 @@ class Link:
         """Why there is no connection, for people."""
         self.connect_at: float | None = 0.0
         self._attach_by: float | None = None
-        self.backoff_most = BACKOFF_MOST
-        """Seconds; less where leases are short, so that a pilot is back within a lease's grace."""
+        self._backoff_first = BACKOFF_FIRST
+        self._backoff_most = BACKOFF_MOST
         self._failures = 0
         self._renew = False
+        self._jitter = 0.5
 
     @property
     def attached(self) -> bool:
@@ -54,6 +56,11 @@ class Link:
     @property
     def next_due(self) -> float | None:
         return self.connect_at if self.state is LinkState.OFFLINE else self._attach_by
+
+    def use(self, policy: Policy) -> None:
+        """Where leases are short, a pilot must be back within one's grace."""
+        self._backoff_first = policy.reconnect_seconds
+        self._backoff_most = min(BACKOFF_MOST, policy.lease_seconds / 2)
 
     def tick(self, now: float) -> list[Effect]:
         if self.state is LinkState.OFFLINE:
@@ -65,16 +72,17 @@ class Link:
         if self._attach_by is not None and now >= self._attach_by:
             self.trouble = "the manager did not answer"
             self._failures += 1
-            return self.drop(now + self._backoff(0.5))
+            return self.drop(now + self._backoff(self._jitter))
         return []
 
-    def connected(self, now: float) -> bool:
+    def connected(self, now: float, jitter: float) -> bool:
         """False if nobody asked for it any more."""
         if self.state is not LinkState.CONNECTING:
             return False
         self.state = LinkState.ATTACHING
         self.session = None
         self._attach_by = now + ATTACH_SECONDS
+        self._jitter = jitter
         return True
 
     def received(self, frame: ManagerFrame) -> bool:
@@ -89,7 +97,8 @@ class Link:
 
     def lost(self, event: ConnectionLost, now: float) -> None:
         self._failures += 1
-        self._offline(now + self._delay(event))
+        asked = min(event.wait_seconds, BACKOFF_MOST) * (1 + event.jitter / 2)
+        self._offline(now + max(asked, self._delay(event)))
         self.trouble = event.message
 
     def drop(self, connect_at: float | None) -> list[Effect]:
@@ -119,15 +128,9 @@ class Link:
                 self._renew = True
                 return 0.0 if self._failures == 1 else self._backoff(event.jitter)
             case TransportTrouble.SUPERSEDED | TransportTrouble.MALFORMED:
-                return _half(BACKOFF_MOST, event.jitter)
+                return half(BACKOFF_MOST, event.jitter)
             case TransportTrouble.UNREACHABLE | TransportTrouble.RETIRED:
                 return self._backoff(event.jitter)
 
     def _backoff(self, jitter: float) -> float:
-        doubled = BACKOFF_FIRST * 2.0 ** min(self._failures - 1, 10)
-        return _half(min(self.backoff_most, doubled), jitter)
-
-
-def _half(seconds: float, jitter: float) -> float:
-    """Half of it for certain, half by chance, so that a fleet does not come back all at once."""
-    return seconds / 2 + seconds / 2 * jitter
+        return doubled(self._backoff_first, self._failures, self._backoff_most, jitter)

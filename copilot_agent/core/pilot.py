@@ -20,6 +20,7 @@ from typing import assert_never
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
 from copilot_agent.core.attempts import Ending
+from copilot_agent.core.backoff import half
 from copilot_agent.core.drains import OPERATOR, VOLUNTEER, Drains
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.errands import Errands
@@ -36,7 +37,8 @@ PAUSE_OK_SECONDS = 0.04
 PAUSE_DOUBT_SECONDS = 5.0
 """A pause that was announced and did not come is forgotten after its limit and this."""
 REFUSED_SECONDS = 10.0
-TOKEN_LIFE_USED = 0.8
+TOKEN_LIFE_USED, TOKEN_LIFE_MORE = 0.6, 0.2
+"""A token is renewed after this share of its life, and as much of the second as chance says."""
 TOKEN_RETRY_SECONDS = 60.0
 
 
@@ -65,6 +67,7 @@ class PilotCore:
         self._leaving: Leaving | None = None
         self._pause: Pause | None = None
         self._token_due: float | None = None
+        self._token_jitter = 0.5
         self._timer: float | None = None
 
     def handle(self, event: ev.Event, now: float) -> list[Effect]:
@@ -130,10 +133,13 @@ class PilotCore:
             case ev.TokenObtained():
                 self.status.pilot = event.pilot
                 self.speech.set_policy(event.policy, now)
-                self._token_due = now + TOKEN_LIFE_USED * event.valid_seconds
+                self._token_jitter = event.jitter
+                used = TOKEN_LIFE_USED + TOKEN_LIFE_MORE * event.jitter
+                self._token_due = now + used * event.valid_seconds
                 return []
             case ev.Connected():
-                return [self.speech.attach(now)] if self.link.connected(now) else []
+                made = self.link.connected(now, event.jitter)
+                return [self.speech.attach(now)] if made else []
             case ev.ConnectionLost():
                 return self._on_lost(event, now)
             case ev.FrameReceived():
@@ -214,7 +220,7 @@ class PilotCore:
                 self._forget_pause()
                 self.speech.urgent = True
         if self._token_due is not None and now >= self._token_due and self.link.attached:
-            self._token_due = now + TOKEN_RETRY_SECONDS
+            self._token_due = now + half(TOKEN_RETRY_SECONDS, self._token_jitter)
             effects.append(do.RenewToken())
         return effects
 

@@ -6,7 +6,7 @@ from copilot_agent.core import frames
 from copilot_agent.core.attempts import Stage
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.errands import Errands
-from copilot_agent.core.link import BACKOFF_MOST, Link, LinkState
+from copilot_agent.core.link import Link, LinkState
 from copilot_agent.core.status import Status
 from copilot_agent.core.work import Work
 from copilot_agent.protocol.capabilities import Capabilities
@@ -62,9 +62,11 @@ class Speech:
 
     def set_policy(self, policy: Policy | None, now: float) -> None:
         if policy is not None and policy != self.policy:
+            if self._heartbeat_at is not None:  # in proportion, so that a fleet's stay spread
+                stretch = policy.heartbeat_seconds / self.policy.heartbeat_seconds
+                self._heartbeat_at = now + max(0.0, self._heartbeat_at - now) * stretch
             self.policy = policy
-            self._heartbeat_at = now + policy.heartbeat_seconds
-            self._link.backoff_most = min(BACKOFF_MOST, policy.lease_seconds / 2)
+            self._link.use(policy)
 
     def attach(self, now: float) -> Effect:
         self._heartbeat_at = now + self.policy.heartbeat_seconds

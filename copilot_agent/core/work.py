@@ -15,6 +15,7 @@ from copilot_agent.core.attempts import (
     report_of_ending,
     stage_out_offer,
 )
+from copilot_agent.core.backoff import doubled
 from copilot_agent.core.effects import Effect
 from copilot_agent.core.events import Key
 from copilot_agent.core.room import never_fits, ready_to_run, ready_to_stage
@@ -24,6 +25,8 @@ from copilot_agent.protocol.job import FailureClass, Outcome
 
 MAX_HELD = 1000
 MAX_REMEMBERED = 4096
+STAGING_PAUSE = 60.0
+"""Seconds between two tries of a transfer, at most; they begin with 2."""
 STAGING_TRIES = 8
 """Tries of a transfer while the manager is there; while it is away transfers just wait."""
 
@@ -155,12 +158,16 @@ class Work:
                 return self._staged_in(attempt, event)
             case ev.StagedOut():
                 return self._staged_out(attempt, event)
-            case ev.StageInFailed() if event.retryable and self._retry(attempt, now, attached):
+            case ev.StageInFailed() if event.retryable and self._retry(
+                attempt, now, attached, event.jitter
+            ):
                 return []
             case ev.StageInFailed():
                 attempt.retry_at = None
                 return self._fail(attempt, FailureClass.STAGE_IN, event.message)
-            case ev.StageOutFailed() if event.retryable and self._retry(attempt, now, attached):
+            case ev.StageOutFailed() if event.retryable and self._retry(
+                attempt, now, attached, event.jitter
+            ):
                 return []
             case ev.StageOutFailed():
                 return self._stage_out_failed(attempt, event)
@@ -193,13 +200,13 @@ class Work:
             return [do.StageOut(stage_out_offer(attempt))]  # its logs are wanted all the same
         return self._fail(attempt, event.failure_class, event.message)
 
-    def _retry(self, attempt: Attempt, now: float, attached: bool) -> bool:
+    def _retry(self, attempt: Attempt, now: float, attached: bool, jitter: float) -> bool:
         attempt.retries += 1 if attached else 0
         if attempt.retries >= STAGING_TRIES:
             return False
         if attempt.stage is Stage.STAGING_IN:
             attempt.move(Stage.QUEUED)
-        attempt.retry_at = now + min(60.0, 2.0**attempt.retries)
+        attempt.retry_at = now + doubled(2.0, max(attempt.retries, 1), STAGING_PAUSE, jitter)
         return True
 
     def _fail(self, attempt: Attempt, failure_class: FailureClass, message: str) -> list[Effect]:

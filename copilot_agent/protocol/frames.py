@@ -184,6 +184,8 @@ class Policy(Wire):
 
     heartbeat_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 30.0
     lease_seconds: Annotated[float, Field(ge=0.5, le=86400)] = 300.0
+    reconnect_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
+    """First pause after a lost connection, half of it by chance; longer ones follow, up to 60 s."""
 
 
 class ManagerFrame(Wire):

@@ -10,10 +10,15 @@ from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
 
 
 class TransportError(Exception):
-    def __init__(self, trouble: TransportTrouble, message: str) -> None:
+    """`wait_seconds`: at least so long, said the server."""
+
+    def __init__(
+        self, trouble: TransportTrouble, message: str, *, wait_seconds: float = 0.0
+    ) -> None:
         super().__init__(message)
         self.trouble = trouble
         self.message = message
+        self.wait_seconds = wait_seconds
 
 
 class Transport(Protocol):

@@ -99,6 +99,12 @@ class RefusedError(Exception):
         self.headers = headers
 
 
+def wait_seconds(headers: Mapping[str, str] | None) -> float:
+    """From Retry-After; 0 if there is none, or a date: a guest's clock may be wrong."""
+    text = (headers or {}).get("Retry-After", "").strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
+
+
 async def read_bounded(response: aiohttp.ClientResponse, limit: int = MAX_REPLY_BYTES) -> bytes:
     """The body. Raises aiohttp.ClientPayloadError beyond `limit`."""
     body = bytearray()

@@ -16,7 +16,7 @@ from copilot_agent.protocol.enrolment import (
 )
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.transports.base import TransportError
-from copilot_agent.transports.connections import RefusedError, read_bounded, refusal
+from copilot_agent.transports.connections import RefusedError, read_bounded, refusal, wait_seconds
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -65,7 +65,9 @@ class EnrolmentClient:
         except RefusedError as error:
             if error.problem.code == ErrorCode.CONFLICT:
                 raise KeyUsedError(TransportTrouble.UNREACHABLE, f"{name}: {error}") from error
-            raise TransportError(_trouble(error), f"{name}: {error}") from error
+            raise TransportError(
+                _trouble(error), f"{name}: {error}", wait_seconds=wait_seconds(error.headers)
+            ) from error
         except ValidationError as error:
             text = f"{name}: the reply is malformed ({error.error_count()} errors)"
             raise TransportError(TransportTrouble.MALFORMED, text) from error

@@ -9,6 +9,7 @@ import aiohttp
 from copilot_agent.core.events import TransportTrouble
 from copilot_agent.protocol.frames import MAX_FRAME_BYTES, ManagerFrame, PilotFrame
 from copilot_agent.transports.base import Transport, TransportError
+from copilot_agent.transports.connections import wait_seconds
 from copilot_agent.transports.enrolment import describe
 from copilot_agent.transports.parsing import frame_text, parse_frame
 from copilot_agent.transports.poll import PollTransport
@@ -52,6 +53,12 @@ class SocketTransport:
         except aiohttp.WSServerHandshakeError as error:
             if error.status == 401:
                 raise TransportError(TransportTrouble.TOKEN, "the token was refused") from error
+            if error.status in (429, 503):
+                raise TransportError(
+                    TransportTrouble.UNREACHABLE,
+                    f"the manager is busy: HTTP {error.status}",
+                    wait_seconds=wait_seconds(error.headers),
+                ) from error
             raise UpgradeRefusedError(f"no WebSocket: HTTP {error.status}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransportError(TransportTrouble.UNREACHABLE, describe(error)) from error

@@ -9,7 +9,7 @@ from copilot_agent.core.events import TransportTrouble
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import MAX_FRAME_BYTES, ManagerFrame, PilotFrame
 from copilot_agent.transports.base import TransportError
-from copilot_agent.transports.connections import RefusedError, read_bounded, refusal
+from copilot_agent.transports.connections import RefusedError, read_bounded, refusal, wait_seconds
 from copilot_agent.transports.enrolment import describe
 from copilot_agent.transports.parsing import frame_text, parse_frame
 
@@ -130,7 +130,9 @@ class PollTransport:
                     raise await refusal(response)
                 return parse_frame(await read_bounded(response, MAX_FRAME_BYTES))
         except RefusedError as error:
-            raise TransportError(_trouble(error), str(error)) from error
+            raise TransportError(
+                _trouble(error), str(error), wait_seconds=wait_seconds(error.headers)
+            ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransportError(TransportTrouble.UNREACHABLE, describe(error)) from error
 

@@ -283,7 +283,7 @@ def test_a_refused_token_is_renewed_at_once_and_then_with_back_off() -> None:
 def test_a_token_is_renewed_before_it_runs_out() -> None:
     scene = attached()
     scene.do(ev.TokenObtained("p-" + "0" * 20, 100.0, None))
-    assert do.RenewToken() not in scene.do(ev.Tick(), after=79)
+    assert do.RenewToken() not in scene.do(ev.Tick(), after=69)
     assert do.RenewToken() in scene.do(ev.Tick(), after=2)
 
 
