@@ -75,15 +75,17 @@ class Conversation:
     # Manager → pilot
 
     def due(self, session: PilotSession) -> bool:
-        return self._dispatcher.outbox(session.pilot).due
+        known = session.policy is self._dispatcher.policy
+        return not known or self._dispatcher.outbox(session.pilot).due
 
     def frame(self, session: PilotSession) -> str:
         dispatcher = self._dispatcher
         outbox = dispatcher.outbox(session.pilot)
         head = texts.head(session.number, session.acknowledges, dispatcher.clock.time())
-        if session.greet:
-            head += f',"policy":{dispatcher.config.policy.model_dump_json()}'
-            session.greet = False
+        session.greet = False
+        if session.policy is not dispatcher.policy:
+            session.policy = dispatcher.policy
+            head += f',"policy":{session.policy.model_dump_json()}'
         offers = self._offers(outbox.offers.peek(MAX_OFFERS))
         return outbox.take(head, offers, dispatcher.clock.monotonic())
 

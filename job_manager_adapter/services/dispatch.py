@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from copilot_agent.protocol.errors import ErrorCode
-from copilot_agent.protocol.frames import Command, CommandKind
+from copilot_agent.protocol.frames import Command, CommandKind, Policy
 from copilot_agent.protocol.ids import id_time
 from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec, Requirements
+from job_manager_adapter.core.clockwork import Clockwork
 from job_manager_adapter.core.drains import Drains
 from job_manager_adapter.core.fleet import Doomed, Fleet, Pilot
 from job_manager_adapter.core.leases import Key, Lease, Leases
@@ -60,6 +61,7 @@ class Dispatcher:
         self.tasks = Tasks()
         self.spawn = self.tasks.spawn
         self.fleet = Fleet()
+        self.clockwork = Clockwork(config.policy)
         self.drains = Drains()
         self.leases = Leases()
         self.matcher = Matcher()
@@ -153,10 +155,16 @@ class Dispatcher:
 
     def remember(self, row: PilotRow) -> Pilot:
         pilot = self.fleet.add(row.id, row.host, row.enrolment, row.launcher_key, row.capabilities)
+        self.clockwork.resize(len(self.fleet.pilots))
         pilot.paused, pilot.retired, pilot.elsewhere = row.paused, row.retired, False
         pilot.draining = self.drains.of(row.id, row.host) is not None
         pilot.seen_at = pilot.seen_at or row.seen_at
         return pilot
+
+    @property
+    def policy(self) -> Policy:
+        """What pilots are told now."""
+        return self.clockwork.policy
 
     def outbox(self, pilot: str) -> Outbox:
         outbox = self.outboxes.get(pilot)

@@ -100,7 +100,7 @@ class Pilots:
         return Enrolled(
             pilot.id,
             result.host,
-            dispatcher.config.policy,
+            dispatcher.policy,
             self._signer.public_key,
             dispatcher.clock.time(),
         )
@@ -150,7 +150,7 @@ class Pilots:
         row = await self._admitted(pilot)
         if not signed(row.key, renewal_statement(pilot, nonce), signature):
             raise UnauthenticatedError("the signature is not the pilot's", remedy="enrol again")
-        return self._dispatcher.config.policy
+        return self._dispatcher.policy
 
     async def _admitted(self, pilot: str) -> PilotRow:
         row = await self._dispatcher.store.pilot(pilot)

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from copilot_agent.protocol.errors import ErrorCode
-from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
+from copilot_agent.protocol.frames import ManagerFrame, PilotFrame, Policy
 from job_manager_adapter.services.errors import SessionClosedError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class PilotSession:
     """Made by `Pilots.attach`. Use from one event loop only."""
 
     __slots__ = (
-        *("pilot", "number", "carrier", "closed", "reason", "acknowledges", "greet"),
+        *("pilot", "number", "carrier", "closed", "reason", "acknowledges", "greet", "policy"),
         *("_conversation", "_heard", "_waiter", "_accepted"),
     )
 
@@ -36,6 +36,8 @@ class PilotSession:
         self.acknowledges = 0
         self.greet = True
         """The pilot has not yet been answered."""
+        self.policy: Policy | None = None
+        """What it was told."""
         self._conversation = conversation
         self._heard = False
         self._waiter: asyncio.Future[bool] | None = None

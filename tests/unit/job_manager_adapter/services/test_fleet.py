@@ -248,3 +248,14 @@ async def test_tokens(world: World) -> None:
         await tokens.create(Role.OPERATOR, "lhc")
     with pytest.raises(CopilotError, match="unknown experiment"):
         await tokens.create(Role.EXPERIMENT, "atlas")
+
+
+async def test_the_first_pilots_of_a_fleet_learn_that_it_has_grown(world: World) -> None:
+    first = await world.pilot()
+    before = (await first.attach()).policy
+    assert first.session is not None
+    first.session._conversation._dispatcher.clockwork.resize(10_000)
+    frame = await first.say()
+    assert before is not None and frame is not None and frame.policy is not None
+    assert frame.policy.reconnect_seconds > before.reconnect_seconds
+    assert await first.say() is None, "once is enough"
