@@ -5,7 +5,7 @@ PYTHON := "$(CACHE)/venv/bin/python"
 SETUP := sh deploy/setup/setup.sh
 CHECK := sh deploy/setup/check.sh
 
-.PHONY: help demo test faults bench fresh lint unit vm image lock clean clean-all
+.PHONY: help demo test simulate faults bench fresh lint unit vm image lock clean clean-all
 .NOTPARALLEL:
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo "make unit       the tests that start no VM"
 	@echo "make image      build the VM image if it is not there or out of date"
 	@echo "make vm         the tests that start a VM (builds the image first)"
+	@echo "make simulate   schedules of faults in virtual time; SEEDS=20000 says how many, SEEDS=seed:4711"
+	@echo "                replays one with its trace; BASE=N is the first seed (drawn if not given)"
 	@echo "make faults     kill, stop, part and fill real processes at every step of a job's life;"
 	@echo "                CELL=s5-agent-kill SEED=7 is one cell again, ARGS=--no-vm starts no VM"
 	@echo "make fresh      both commands in a new, bare Debian 12; ONLY=demo or ONLY=test for one; logs in fresh-out/"
@@ -48,6 +50,10 @@ image:
 vm:
 	@$(SETUP) test
 	@$(CHECK) image vm
+
+simulate:
+	@$(SETUP) test
+	@$(PYTHON) -m tests.simulation $(SEEDS) $(if $(BASE),--base $(BASE)) $(ARGS)
 
 faults:
 	@$(SETUP) test

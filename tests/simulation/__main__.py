@@ -10,7 +10,7 @@ from tests.simulation.runner import Summary, run
 from tests.simulation.world import simulate
 
 _EXAMPLES = """examples:
-  make simulate SEEDS=20000            twenty thousand schedules from a base that is drawn and printed
+  make simulate SEEDS=20000            as many schedules, from a base that is drawn and printed
   make simulate SEEDS=5000 BASE=70000  five thousand from seed 70000 on
   make simulate SEEDS=seed:4711        one schedule, with its trace
 """

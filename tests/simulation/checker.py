@@ -1,20 +1,20 @@
 """The judge: reads what was seen from outside, and nothing else, and names what must not be.
 
-    acknowledged-lost    a submission was acknowledged, and the job is not there in the end
-    not-ended            a job, a lease or a payload is left over long after the last fault
-    ended-twice          a job that had ended was seen in another state, or told with two outcomes
-    offered-after-end    a job was offered again after a success of it was accepted
-    offered-twice        the same attempt was offered to two hosts
-    ran-twice            a payload of the same attempt ran on two hosts, or again without a rollback
-    accepted-twice       two attempts of a job were accepted as its success
-    accepted-stale       a report was accepted that did not come from the holder of the newest attempt
-    credit               not exactly one receipt, signed and unique, for each success
-    result-incomplete    a job succeeded without its outputs in the file store
-    runs-on              a payload ran on after its job was cancelled, had ended, or went to another
-    lease-lost-early     an attempt was given up although its pilot had spoken within the lease
-    lease-revived        an attempt lived on although its lease had run out in silence
-    re-offer-late        a job waited although its lease was over and a pilot stood idle
-    unexpected-error     an exception that nobody caught (the world adds it)
+acknowledged-lost    a submission was acknowledged, and the job is not there in the end
+not-ended            a job, a lease or a payload is left over long after the last fault
+ended-twice          a job that had ended was seen in another state, or told with two outcomes
+offered-after-end    a job was offered again after a success of it was accepted
+offered-twice        the same attempt was offered to two hosts
+ran-twice            a payload of the same attempt ran on two hosts, or again without a rollback
+accepted-twice       two attempts of a job were accepted as its success
+accepted-stale       a report was accepted that did not come from the holder of the newest attempt
+credit               not exactly one receipt, signed and unique, for each success
+result-incomplete    a job succeeded without its outputs in the file store
+runs-on              a payload ran on after its job was cancelled, had ended, or went to another
+lease-lost-early     an attempt was given up although its pilot had spoken within the lease
+lease-revived        an attempt lived on although its lease had run out in silence
+re-offer-late        a job waited although its lease was over and a pilot stood idle
+unexpected-error     an exception that nobody caught (the world adds it)
 """
 
 from collections import defaultdict
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from copilot_agent.protocol.frames import VerdictKind
 from copilot_agent.protocol.job import JobState, Outcome
 from job_manager_adapter.services.pilots import signed
+from job_manager_adapter.views import JobView
 from tests.simulation.ledger import Attempt, Ledger
 
 
@@ -54,7 +55,8 @@ def _ends(ledger: Ledger) -> Iterator[Violation]:
     for job, view in ledger.final.items():
         if not view.state.final:
             yield Violation("not-ended", f"{job} is {view.state}")
-        if job in ledger.cancelled and view.state is not JobState.CANCELLED:
+        kept = job in ledger.cancelled and not ledger.retried.get(job)
+        if kept and view.state is not JobState.CANCELLED:
             yield Violation("ended-twice", f"{job} was cancelled and is {view.state}")
     if ledger.leases_left:
         yield Violation("not-ended", f"{ledger.leases_left} leases are left")
@@ -113,26 +115,29 @@ def _acceptances(ledger: Ledger) -> Iterator[Violation]:
     }
     successes: dict[str, set[int]] = defaultdict(set)
     for attempt, host in accepted.items():
-        job, number = attempt
         reports = ledger.reports[attempt]
         if any(report.outcome is Outcome.SUCCEEDED for _, _, report in reports):
-            successes[job].add(number)
+            successes[attempt[0]].add(attempt[1])
         yield from _stale(ledger, attempt, host)
     for job, view in ledger.final.items():
-        shown = {one.attempt for one in view.attempts if one.outcome is Outcome.SUCCEEDED}
-        both = shown | successes.get(job, set())
-        if len(both) > 1:
-            yield Violation("accepted-twice", f"{job}: attempts {both}")
-        if (view.state is JobState.SUCCEEDED) != bool(shown):
-            yield Violation("ended-twice", f"{job} is {view.state}, succeeded attempts {shown}")
-        for number in shown:
-            if not ledger.uploads[job, number]:
-                yield Violation("result-incomplete", f"{job}/{number}")
-    for job, numbers in successes.items():
-        for offer in ledger.offers:
-            if offer.job == job and offer.attempt > max(numbers):
-                what = f"{job}/{offer.attempt} at {offer.at:.1f}, success of {max(numbers)}"
-                yield Violation("offered-after-end", what)
+        yield from _successes(ledger, view, successes.get(job, set()))
+    for offer in ledger.offers:
+        if any(offer.attempt > number for number in successes.get(offer.job, ())):
+            what = f"{offer.job}/{offer.attempt} at {offer.at:.1f}, success {successes[offer.job]}"
+            yield Violation("offered-after-end", what)
+
+
+def _successes(ledger: Ledger, view: JobView, heard: set[int]) -> Iterator[Violation]:
+    """What the API shows of a job, and which successes its pilots heard to be accepted."""
+    job = view.id
+    shown = {one.attempt for one in view.attempts if one.outcome is Outcome.SUCCEEDED}
+    if len(shown | heard) > 1:
+        yield Violation("accepted-twice", f"{job}: attempts {shown | heard}")
+    if (view.state is JobState.SUCCEEDED) != bool(shown):
+        yield Violation("ended-twice", f"{job} is {view.state}, succeeded attempts {shown}")
+    for number in shown:
+        if not ledger.uploads[job, number]:
+            yield Violation("result-incomplete", f"{job}/{number}")
 
 
 def _stale(ledger: Ledger, attempt: Attempt, host: str) -> Iterator[Violation]:

@@ -117,7 +117,9 @@ class Host:
         match effect:
             case ev.BootVm():
                 self._later(0.1, ev.Booted())
-                self.universe.after(self.universe.random.uniform(2.0, 5.0), self._booted, effect.boot)
+                self.universe.after(
+                    self.universe.random.uniform(2.0, 5.0), self._booted, effect.boot
+                )
             case ev.PauseVm():
                 self._clock.stop()
                 self._later(0.01, ev.Paused())
@@ -225,9 +227,7 @@ class Host:
     def _start_agent(self, *, restarted: bool, memory: Memory | None = None) -> None:
         agent: Any = Machine(self.universe, self.name, self._clock)
         agent.boot = self._boot
-        place = Workplace(
-            agent, self.name, self._directory, self._steps, self._ledger, self._runs
-        )
+        place = Workplace(agent, self.name, self._directory, self._steps, self._ledger, self._runs)
         self._session = SimulatedSession(agent, self.line, self._server, self._heard, self._wrote)
         boot = self.vm.boot
         guest = Guest(

@@ -102,6 +102,14 @@ class Manager:
         self._asked = 0
         database.asked = self._store_asked
         database.committed = self._store_committed
+        self._on_commit: dict[str, Callable[[Call, Any], None]] = {
+            "claim": self._claimed,
+            "finish": self._finished,
+            "submit": self._submitted,
+            "release": self._released,
+            "enrol": self._enrolled,
+            "receipts_kept": lambda _call, _result: self._steps.leave_all(Step.CREDITED),
+        }
 
     # ----- the process
 
@@ -192,28 +200,31 @@ class Manager:
                 self._steps.asked(self.pilot_hosts[claim.pilot])
 
     def _store_committed(self, call: Call, result: Any) -> None:
-        match call.name:
-            case "claim":
-                for claim, claimed in zip(call.arguments[0], result, strict=True):
-                    for got in claimed:
-                        self._steps.enter(Step.GRANTED, got.job, self.pilot_hosts[claim.pilot])
-            case "finish":
-                for item, finished in zip(call.arguments[0], result, strict=True):
-                    if finished.state is not None:
-                        self._steps.enter(Step.COMMITTED, item.report.job)
-            case "enrol":
-                self._enrolled(call, result)
-            case "submit":
-                for submission in call.arguments[0]:
-                    for job in submission.jobs:
-                        if job.upstream and self._scheduler:
-                            self._scheduler.jobs.setdefault(job.upstream, job.id)
-            case "receipts_kept":
-                self._steps.leave_all(Step.CREDITED)
-            case "release":
-                for released in result:
-                    if released.state is not None:
-                        self._steps.leave(released.job)
+        """What is durable now moves jobs to their next steps."""
+        act = self._on_commit.get(call.name)
+        if act is not None:
+            act(call, result)
+
+    def _claimed(self, call: Call, result: Any) -> None:
+        for claim, claimed in zip(call.arguments[0], result, strict=True):
+            for got in claimed:
+                self._steps.enter(Step.GRANTED, got.job, self.pilot_hosts[claim.pilot])
+
+    def _finished(self, call: Call, result: Any) -> None:
+        for item, finished in zip(call.arguments[0], result, strict=True):
+            if finished.state is not None:
+                self._steps.enter(Step.COMMITTED, item.report.job)
+
+    def _submitted(self, call: Call, result: Any) -> None:
+        for submission in call.arguments[0]:
+            for job in submission.jobs:
+                if job.upstream and self._scheduler:
+                    self._scheduler.jobs.setdefault(job.upstream, job.id)
+
+    def _released(self, call: Call, result: Any) -> None:
+        for released in result:
+            if released.state is not None:
+                self._steps.leave(released.job)
 
     def _enrolled(self, call: Call, result: Any) -> None:
         for asked, enrolled in zip(call.arguments[0], result, strict=True):

@@ -1,4 +1,4 @@
-"""An experiment's own scheduler, outside of the manager: it owns jobs and hears what became of them."""
+"""An experiment's own scheduler: it owns jobs, and hears what became of them."""
 
 import asyncio
 import itertools

@@ -15,9 +15,34 @@ from job_manager_adapter.store.memory import MemoryStore
 from tests.simulation.loop import Machine, Universe
 
 READS = frozenset(
-    "job jobs attempts specs counts waiting_ahead finished_before classes waiting open_leases "
-    "upstream_due upstream_open pilot pilots host hosts enrolments receipts receipts_due ledger "
-    "tokens token journal journal_last check".split()
+    (
+        "job",
+        "jobs",
+        "attempts",
+        "specs",
+        "counts",
+        "waiting_ahead",
+        "finished_before",
+        "classes",
+        "waiting",
+        "open_leases",
+        "upstream_due",
+        "upstream_open",
+        "pilot",
+        "pilots",
+        "host",
+        "hosts",
+        "enrolments",
+        "receipts",
+        "receipts_due",
+        "ledger",
+        "tokens",
+        "token",
+        "journal",
+        "journal_last",
+        "check",
+        "drains",
+    )
 )
 """Everything else is taken for a change."""
 

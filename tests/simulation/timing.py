@@ -1,7 +1,8 @@
 """The judge's rules about time; they know when and where there was trouble, nothing of its inside.
 
-A host is calm when nothing is wrong with it, its line or the manager, and what was wrong is over for
-as long as a pilot may take to come back: its back-off grows with the outage, up to half a lease.
+A host is calm when nothing is wrong with it, its line or the manager, and what was wrong is over
+for as long as a pilot may take to come back: its back-off grows with the outage, up to half a
+lease.
 """
 
 from collections import defaultdict
@@ -125,7 +126,9 @@ def _fell_silent(ledger: Ledger, held: OfferSeen, until: float) -> bool:
     contacts.sort()
     paused = False
     spoke_first = words[0].at - _claimed_after(ledger, held) >= LEASE - SLACK
-    for (at, says_paused), (after, _) in zip(contacts, [*contacts[1:], (until, False)], strict=True):
+    for (at, says_paused), (after, _) in zip(
+        contacts, [*contacts[1:], (until, False)], strict=True
+    ):
         restarted = at in ledger.serving
         paused = paused if restarted else says_paused
         lease = max(LEASE, ledger.pause_seconds.get(held.job, 0.0)) if paused else LEASE

@@ -7,7 +7,14 @@ from copilot_agent.protocol.job import JobSpec, Limits
 from job_manager_adapter.services.build import Services
 from job_manager_adapter.services.jobs import JobFilter
 from job_manager_adapter.services.principals import Principal
-from job_manager_adapter.views import Changed, DrainRequest, JobView, Role, SubmitReply, SubmitRequest
+from job_manager_adapter.views import (
+    Changed,
+    DrainRequest,
+    JobView,
+    Role,
+    SubmitReply,
+    SubmitRequest,
+)
 from tests.simulation.ledger import Ledger
 from tests.simulation.manager import FINAL, Manager
 
@@ -15,9 +22,7 @@ OPERATOR = Principal("t-operator", Role.OPERATOR)
 LHC = Principal("t-lhc", Role.EXPERIMENT, "lhc")
 
 
-def job_spec(
-    experiment: str, seconds: float, failing: float, attempts: int, pause: int
-) -> JobSpec:
+def job_spec(experiment: str, seconds: float, failing: float, attempts: int, pause: int) -> JobSpec:
     """The simulated sandbox reads the command."""
     return JobSpec(
         experiment=experiment,
@@ -50,16 +55,19 @@ class Users:
 
         def done(reply: SubmitReply) -> None:
             self.waiting -= 1
-            specs = SubmitRequest.model_validate_json(body).jobs
-            for job, spec in zip(reply.jobs, specs, strict=True):
+            for job in reply.jobs:
                 self._universe.note("user", f"submitted {job}")
                 self._ledger.submitted[job] = self._universe.now
-                self._ledger.pause_seconds[job] = spec.limits.pause_seconds
 
         self._manager.ask(work, done, lambda: self._again(self._submit, body))
 
     def cancel(self, job: str) -> None:
+        self.waiting += 1
+        self._cancel(job)
+
+    def _cancel(self, job: str) -> None:
         def done(reply: Changed) -> None:
+            self.waiting -= 1
             for each in reply.changed:
                 self._universe.note("user", f"cancelled {each}")
                 self._ledger.cancelled[each] = self._universe.now
@@ -68,18 +76,26 @@ class Users:
         self._manager.ask(
             lambda services: services.jobs.cancel(OPERATOR, [job]),
             done,
-            lambda: self._again(self.cancel, job),
+            lambda: self._again(self._cancel, job),
         )
 
-    def retry(self, job: str) -> None:
+    def retry(self, job: str, after: float) -> None:
+        self.waiting += 1
+        self._universe.after(after, self._retry, job)
+
+    def _retry(self, job: str) -> None:
         def done(reply: Changed) -> None:
+            self.waiting -= 1
             for each in reply.changed:
                 self._universe.note("user", f"retried {each}")
                 self._ledger.cancelled.pop(each, None)
 
-        asked = self._universe.now
-        self._ledger.retried[job].append(asked)
-        self._manager.ask(lambda services: services.jobs.retry(OPERATOR, [job]), done, lambda: None)
+        self._ledger.retried[job].append(self._universe.now)
+        self._manager.ask(
+            lambda services: services.jobs.retry(OPERATOR, [job]),
+            done,
+            lambda: self._again(self._retry, job),
+        )
 
     def drain(self, host: str, undo: bool) -> None:
         pilots = [pilot for pilot, name in self._manager.pilot_hosts.items() if name == host]
@@ -126,5 +142,8 @@ class Users:
         def done(found: tuple[list[JobView], int, float]) -> None:
             views, self._ledger.leases_left, self._ledger.credit = found
             self._ledger.final = {view.id: view for view in views}
+            for view in views:
+                if view.spec is not None:
+                    self._ledger.pause_seconds[view.id] = view.spec.limits.pause_seconds
 
         self._manager.ask(work, done, lambda: self._again(self.look_at_all))

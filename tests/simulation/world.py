@@ -29,7 +29,7 @@ MOST_SECONDS = 900.0
 LOOK_SECONDS = 30.0
 SNAPSHOT_SECONDS = 7.0
 Item = TypeVar("Item")
-MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
+MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,7 @@ class World:
         if number < len(jobs):
             self.users.cancel(jobs[number])
             if number % 3 == 0:
-                self.universe.after(self.universe.random.uniform(0.1, 40.0), self._retry, jobs[number])
-
-    def _retry(self, job: str) -> None:
-        self.users.retry(job)
+                self.users.retry(jobs[number], self.universe.random.uniform(0.1, 40.0))
 
     def _look(self) -> None:
         self.users.look()
