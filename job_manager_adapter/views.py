@@ -107,6 +107,8 @@ class AttemptView(Wire):
     ended_at: datetime | None = None
     usage: Usage = Usage()
     credit_granted: float | None = None
+    late: Outcome | None = None
+    """What a report said that came after the attempt's end; it counts for nothing."""
     phase: Phase | None = None
     fraction: float | None = None
 

@@ -168,6 +168,7 @@ def _fields(job: JobView) -> dict[str, object]:
         end = attempt.outcome.value if attempt.outcome else attempt.state
         parts = [end, attempt.failure_class, attempt.message, f"on {attempt.pilot}"]
         parts.append(f"{attempt.usage.cpu_seconds:.1f} CPU s")
+        parts.append(f"a report that came too late: {attempt.late}" if attempt.late else "")
         fields[f"attempt {attempt.attempt}"] = ", ".join(str(part) for part in parts if part)
     for output in job.outputs:
         fields[f"output {output.name}"] = f"{size(output.size)}, sha256 {output.sha256}"

@@ -79,6 +79,7 @@ def _attempt(row: AttemptRow, lease: Lease | None) -> AttemptView:
         ended_at=moment_or_none(row.ended_at),
         usage=row.usage,
         credit_granted=row.granted,
+        late=row.late,
         phase=phase(live),
         fraction=progress.fraction if progress else None,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import VerdictKind
-from copilot_agent.protocol.job import FailureClass, JobState
+from copilot_agent.protocol.job import FailureClass, JobState, Outcome
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
 from job_manager_adapter.core.matching import RequirementClass
@@ -86,6 +86,9 @@ class MemoryStore(MemoryFleet):
         report = item.report
         entry, standing = self._standing(report.job, report.attempt)
         judgement = core.judge(standing, item.pilot, report)
+        if entry is not None and judgement.record and entry.attempts[report.attempt].late is None:
+            tried = entry.attempts[report.attempt]
+            entry.attempts[report.attempt] = replace(tried, late=Outcome(report.outcome))
         if entry is None or standing is None or judgement.ending is None:
             return r.Finished(judgement.verdict, judgement.reason)
         ending = judgement.ending

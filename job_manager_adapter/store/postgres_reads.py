@@ -32,7 +32,7 @@ _ATTEMPT = """
 SELECT a.attempt, a.pilot, coalesce(p.host, ''), a.leased_at,
     CASE WHEN a.ended_at IS NULL THEN j.started_at ELSE a.started_at END,
     a.ended_at, a.outcome, a.failure_class, a.charged, a.accepted, a.exit_code, a.signal,
-    a.message, a.usage, a.outputs, a.granted
+    a.message, a.usage, a.outputs, a.granted, a.late::json ->> 'outcome'
 FROM jobs j JOIN attempts a ON a.job = j.sequence LEFT JOIN pilots p ON p.id = a.pilot
 WHERE j.id = $1 ORDER BY a.attempt"""
 _PILOT = """

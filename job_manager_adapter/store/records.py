@@ -237,6 +237,8 @@ class AttemptRow:
     usage: Usage = NO_USAGE
     outputs: tuple[Output, ...] = ()
     granted: float | None = None
+    late: Outcome | None = None
+    """What a report said that came after the end, which counts for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ def attempt(job_id: str, row: Row) -> AttemptRow:
     values[8], values[9] = bool(row[8]), bool(row[9])
     values[13] = Usage.model_validate_json(row[13]) if row[13] else NO_USAGE
     values[14] = OUTPUTS.validate_json(row[14]) if row[14] else ()
+    values[16] = Outcome(row[16]) if row[16] else None
     return AttemptRow(job_id, *values)
 
 

@@ -207,6 +207,7 @@ async def test_an_older_attempt_cannot_move_the_job(store: Store) -> None:
     assert (await store.finish([done]))[0].state is JobState.SUCCEEDED
     assert (await store.ledger(None)).receipts == 1
     lost, good = await store.attempts(job)
+    assert (lost.late, good.late) == (Outcome.SUCCEEDED, None)
     assert (lost.outcome, lost.failure_class, lost.charged) == (
         Outcome.LOST,
         FailureClass.LEASE_LOST,

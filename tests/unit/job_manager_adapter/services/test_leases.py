@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from copilot_agent.protocol.frames import CommandKind, Policy, VerdictKind
-from copilot_agent.protocol.job import FailureClass, JobState
+from copilot_agent.protocol.job import FailureClass, JobState, Outcome
 from job_manager_adapter.services.errors import SessionClosedError
 from job_manager_adapter.views import PilotState
 from tests.harness.programs import eventually
@@ -41,6 +41,7 @@ async def test_a_lease_lives_by_being_named_and_dies_without(world: World) -> No
     late = pilot.report(job)
     assert verdicts(await pilot.say(reports=(late,))) == [VerdictKind.SUPERSEDED]
     assert (await world.services.credit.summary(OPERATOR)).receipts == 0
+    assert (await world.job(job)).attempts[0].late is Outcome.SUCCEEDED  # recorded, for people
 
 
 async def test_a_lost_job_goes_to_another_pilot_once(world: World) -> None:
