@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.frame import Bench, Frame, benches
+from tests.bench.frame import Bench, Frame, find
 from tests.bench.results import Result, belongs, write
 
 
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--run", default=f"{time.time():.0f}")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    bench = next(each for each in benches() if each.name == given.name)
+    bench = find(given.name)
     with tempfile.TemporaryDirectory(prefix=f"copilot-bench-{bench.name}-") as folder:
         root = Path(folder)
         root.chmod(0o711)

@@ -1,6 +1,6 @@
 """What a bench is, and what it is given.
 
-A bench is a module `tests/bench/<name>.py` with
+A bench called `cycles` is the module `tests/bench/cycles.py` (or package) with
 
     NAME = "cycles"                       # also the beginning of its results' names
     DESCRIPTION = "durable job cycles"    # one line for --list
@@ -17,6 +17,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -64,6 +65,14 @@ def benches() -> tuple[Bench, ...]:
     found = {bench.name: bench for bench in loaded if bench is not None}
     first = [found.pop(name) for name in ORDER if name in found]
     return (*first, *(found[name] for name in sorted(found)))
+
+
+def find(name: str) -> Bench:
+    """One bench; imports no other. Raises LookupError."""
+    bench = _load(name) if find_spec(f"tests.bench.{name}") else None
+    if bench is None or bench.name != name:
+        raise LookupError(f"no bench called {name}")
+    return bench
 
 
 def _load(module: str) -> Bench | None:
