@@ -197,10 +197,12 @@ class Jobs:
         """Raises NotFoundError."""
         row = await self._row(principal, job)
         if row.state is not JobState.WAITING:
+            summary, next_step = self._where(row)
             return Explanation(
                 job=job,
                 state=row.state,
-                summary=views.why(row),
+                summary=summary,
+                next_step=next_step,
                 pilots_alive=len(self._alive()),
                 pilots_fit_now=0,
                 pilots_fit_idle=0,
@@ -225,6 +227,23 @@ class Jobs:
             waiting_ahead=await self._store.waiting_ahead(row),
             next_step=next_step,
         )
+
+    def _where(self, row: JobRow) -> tuple[str, str]:
+        """(summary, next step) for a job that does not wait."""
+        dispatcher, lease = self._dispatcher, self._lease(row)
+        pilot = dispatcher.fleet.get(lease.pilot) if lease else None
+        if lease is None or pilot is None:
+            return views.why(row), ""
+        now = dispatcher.clock.monotonic()
+        if pilot.paused:
+            hours = max(lease.deadline - now, 0.0) / 3600
+            next_step = f"wait; after {hours:.1f} h more of it the job goes to another pilot"
+            return f"{views.why(row)}, which is paused by its volunteer", next_step
+        drain = dispatcher.drains.of(pilot.id, pilot.host)
+        if drain is not None and (left := drain.seconds_left(now)) is not None:
+            next_step = f"wait; in {left:.0f} s it goes to another pilot, uncharged"
+            return f"{views.why(row)}, which is asked to drain", next_step
+        return views.why(row), ""
 
     def _idle(self, job: str) -> Idle:
         dispatcher = self._dispatcher

@@ -8,7 +8,7 @@ from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Requirements
 from job_manager_adapter.services.errors import ForbiddenError, InvalidError, NotFoundError
 from job_manager_adapter.services.jobs import JobFilter
-from job_manager_adapter.views import SubmitRequest
+from job_manager_adapter.views import DrainRequest, SubmitRequest
 from tests.unit.job_manager_adapter.services.world import ALICE, LHC, OPERATOR, World, spec
 
 
@@ -149,3 +149,21 @@ async def test_experiments_share_the_fleet(world: World) -> None:
     pilot = await world.pilot(cores=4)
     experiments = sorted(offer.spec.experiment for offer in pilot.offers.values())
     assert experiments == ["alice", "alice", "lhc", "lhc"]
+
+
+async def test_a_job_in_a_paused_or_draining_pilot_says_how_long(world: World) -> None:
+    pilot = await world.pilot()
+    job = (await world.submit(limits={"pause_seconds": 7200})).jobs[0]
+    await pilot.hear()
+    await pilot.run(job)
+    explain = world.services.jobs.explain
+    answer = await explain(LHC, job)
+    assert (answer.summary, answer.next_step) == (f"running on pilot {pilot.id}", "")
+    await pilot.say(paused=True)
+    world.clock.advance(1800)
+    answer = await explain(LHC, job)
+    assert "paused" in answer.summary and "1.5 h" in answer.next_step
+    await pilot.attach()
+    await world.services.pilots.drain(OPERATOR, pilot.id, DrainRequest(deadline_seconds=90))
+    answer = await explain(LHC, job)
+    assert "drain" in answer.summary and "in 90 s" in answer.next_step
