@@ -6,18 +6,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import asyncpg
-
 from copilot_agent.protocol.job import JobState
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import postgres_reads as reads
 from job_manager_adapter.store import records as r
-from job_manager_adapter.store.base import StoreStats
+from job_manager_adapter.store.base import StoreError, StoreStats
 from job_manager_adapter.store.postgres_classes import Classes
 from job_manager_adapter.store.postgres_dump import dump
 from job_manager_adapter.store.postgres_fleet import FleetWrites
-from job_manager_adapter.store.postgres_group import AWAY, GroupWriter, store_error
+from job_manager_adapter.store.postgres_group import FAILURES, GroupWriter, store_error
 from job_manager_adapter.store.postgres_jobs import JobWrites
 from job_manager_adapter.store.postgres_link import WRITER, Link, migrate
 from job_manager_adapter.store.postgres_news import Me
@@ -94,7 +92,7 @@ class PostgresStore:
         try:
             async with self._pool.acquire(timeout=10) as connection:
                 yield connection
-        except (asyncpg.PostgresError, *AWAY) as error:
+        except FAILURES as error:
             raise store_error(error) from None
 
     async def _read(
@@ -103,8 +101,12 @@ class PostgresStore:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
-        async with self.reading() as connection:
-            return await query(connection, *args, **kwargs)
+        try:
+            async with self.reading() as connection:
+                return await query(connection, *args, **kwargs)
+        except StoreError:  # perhaps of the connection only: a restarted server ends them all
+            async with self.reading() as connection:
+                return await query(connection, *args, **kwargs)
 
     # Jobs
 

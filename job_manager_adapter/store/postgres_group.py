@@ -32,8 +32,15 @@ MAX_TRIES = 5
 _BEGIN = "BEGIN; SELECT pg_advisory_xact_lock_shared(hashtext('copilot.writers'))"
 WAIT_FOR_WRITERS = "SELECT pg_advisory_xact_lock(hashtext('copilot.writers'))"
 
-_LOST = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError, TimeoutError)
+_LOST = (
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # it was told of the server's end while it was about to ask
+    asyncpg.PostgresConnectionError,
+    OSError,
+    TimeoutError,
+)
 AWAY = (*_LOST, asyncpg.OperatorInterventionError, asyncpg.TooManyConnectionsError)
+FAILURES = (asyncpg.PostgresError, *_LOST)
 _AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
@@ -143,7 +150,7 @@ class GroupWriter:
         try:
             async with asyncio.timeout(5):
                 await self._connection.execute("ROLLBACK")  # type: ignore[union-attr]
-        except (asyncpg.PostgresError, *_LOST):
+        except FAILURES:
             await self._lost()
 
     async def _connected(self) -> Connection:
@@ -152,13 +159,14 @@ class GroupWriter:
         return self._connection
 
     async def _lost(self) -> None:
-        await self._disconnect()
-        self._broken()
+        if self._connection is not None:
+            await self._disconnect()
+            self._broken()
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(asyncpg.PostgresError, *_LOST):
+            with contextlib.suppress(*FAILURES):
                 await connection.close(timeout=1)
 
 

@@ -9,7 +9,7 @@ import asyncpg
 
 from copilot_agent.protocol.errors import ErrorCode
 from job_manager_adapter.store.base import StoreError
-from job_manager_adapter.store.postgres_group import store_error
+from job_manager_adapter.store.postgres_group import FAILURES, store_error
 
 CONNECT_SECONDS = 10.0
 OLDEST = 130000
@@ -62,12 +62,12 @@ async def migrate(link: Link) -> None:
     """
     try:
         connection = await link.connect("schema")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+    except (*FAILURES, ValueError) as error:
         raise _unreachable(error) from None  # its context would show the URL
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtext('copilot.schema'))")
         await _migrate(connection)
-    except asyncpg.PostgresError as error:
+    except FAILURES as error:
         raise store_error(error) from error
     finally:
         await connection.close()

@@ -13,11 +13,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import asyncpg
-
 from job_manager_adapter.store import postgres_reads as reads
 from job_manager_adapter.store.postgres_endings import columns
-from job_manager_adapter.store.postgres_group import GroupWriter, store_error
+from job_manager_adapter.store.postgres_group import FAILURES, GroupWriter, store_error
 from job_manager_adapter.store.postgres_link import Link
 from job_manager_adapter.store.postgres_news import CHANNEL, Me, read
 from job_manager_adapter.store.records import Holdings, NewsRecount, OpenLease, PeerNews
@@ -78,7 +76,7 @@ class PostgresPeers:
         self._name = name
         try:
             await self._connect()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except FAILURES as error:
             raise store_error(error) from None
 
     async def agree(self, fact: str, value: str) -> str:
@@ -133,7 +131,7 @@ class PostgresPeers:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with contextlib.suppress(*FAILURES):
             await connection.close(timeout=2)
 
     @property
@@ -153,7 +151,7 @@ class PostgresPeers:
                 self._leading = await self._connection.fetchval(
                     "SELECT pg_try_advisory_lock($1, 0)", LEADER, timeout=10
                 )
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except FAILURES as error:
             await self.leave()
             raise store_error(error) from None
 

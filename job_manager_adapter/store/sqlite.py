@@ -128,6 +128,7 @@ class SqliteStore:
         if connection is None:
             connection = self._local.connection = self._connect()
             connection.execute("PRAGMA query_only = 1")
+            connection.execute("PRAGMA cache_size = -8192")  # the system's cache has it too
             self._opened.append(connection)
         return connection
 
