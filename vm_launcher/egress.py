@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -313,10 +313,11 @@ class Egress:
             "last_refused": list(self._last_refused),
         }
 
-    def resume_day(self, day: int, bytes_today: int) -> None:
-        """Goes on with the day's account of an earlier launcher, from its snapshot."""
-        if day == self._today():
-            self._day, self._bytes_today = day, bytes_today
+    def resume_from(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes on with the day's account of an earlier launcher, as its status file has it."""
+        day, used = snapshot.get("day"), snapshot.get("bytes_today")
+        if day == self._today() and isinstance(used, int) and used > 0:
+            self._bytes_today = used
 
 
 async def _connect_first(addresses: list[Address], port: int) -> socket.socket:

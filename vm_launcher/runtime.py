@@ -106,6 +106,7 @@ class Launcher:
         finally:
             await self._close_channel()
             await self._net.close()
+            self._parts.reporter.network(self._parts.egress.snapshot())
             await self._leave_nothing()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import random
 import signal
 import time
 from datetime import UTC, datetime
@@ -75,7 +76,7 @@ async def _build(settings: Settings, state: StateDirectory) -> tuple[Launcher, R
         raise UnusableHostError(hypervisor.problem, remedy=hypervisor.remedy)
     accelerator = await asyncio.to_thread(_choose, settings)
     image = await asyncio.to_thread(_load_image, settings, state)
-    egress, welcome = _egress(settings), _welcome(settings, image)
+    egress, welcome = _egress(settings, state.read_status()), _welcome(settings, image)
     reporter = Reporter(state, _first_status(settings, state, hypervisor, accelerator, image))
     parts = Parts(
         driver=driver,
@@ -140,6 +141,7 @@ def _rules(settings: Settings, choice: Choice) -> Rules:
         accelerators=choice.accelerators,
         boot_seconds={"kvm": vm.boot_seconds_kvm, "tcg": vm.boot_seconds_tcg},
         restarts=vm.restarts,
+        chance=random.random,
     )
 
 
@@ -165,8 +167,8 @@ def _certificates(path: Path | None) -> str:
         raise UnusableHostError(f"the certificates in {path} cannot be read: {error}") from None
 
 
-def _egress(settings: Settings) -> Egress:
-    """The guest may reach what the owner has named, and nothing else."""
+def _egress(settings: Settings, before: Status | None) -> Egress:
+    """The guest may reach what the owner has named, and nothing else; `before`: the last run's."""
     network = settings.network
     manager = Entry.parse(settings.manager)
     entries = [
@@ -174,11 +176,14 @@ def _egress(settings: Settings) -> Egress:
         *(Entry.parse(text) for text in network.allow),
         *(Entry.parse(text, local=True) for text in network.allow_local),
     ]
-    return Egress(
+    egress = Egress(
         AllowList(entries),
         bytes_per_second=network.bytes_per_second,
         bytes_per_day=network.bytes_per_day,
     )
+    if before is not None:
+        egress.resume_from(before.network)
+    return egress
 
 
 def _first_status(

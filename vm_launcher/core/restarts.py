@@ -18,5 +18,5 @@ class Restarts:
         self.failures, self._failed_at = self.failures + 1, now
         if self.failures > self._rules.restarts:
             return None
-        wait = self._rules.first_wait * 2.0 ** (self.failures - 1)
-        return min(wait, self._rules.longest_wait)
+        wait = min(self._rules.first_wait * 2.0 ** (self.failures - 1), self._rules.longest_wait)
+        return wait / 2 + wait / 2 * self._rules.chance()

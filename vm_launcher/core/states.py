@@ -17,7 +17,7 @@
 Saved and gone are final. "VM over": the guest stopped or the hypervisor failed, unasked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -80,3 +80,5 @@ class Rules:
     stable_seconds: float = 600.0
     first_wait: float = 1.0
     longest_wait: float = 60.0
+    chance: Callable[[], float] = lambda: 0.5
+    """Random numbers in [0, 1): half of each wait is left to chance."""

@@ -210,6 +210,15 @@ async def test_a_days_account_goes_on_after_a_restart() -> None:
     before.count_in(1000)
     snapshot = before.snapshot()
     after = Egress(AllowList([]), bytes_per_day=1000, clock=clock)
-    after.resume_day(snapshot["day"], snapshot["bytes_today"])
+    for odd in ({}, {"day": "x", "bytes_today": []}, {"day": snapshot["day"], "bytes_today": "9"}):
+        after.resume_from(odd)
+    with pytest.raises(EgressRefusedError, match="not_listed"):
+        await after.connect("example.org", 80)
+    after.resume_from(snapshot)
     with pytest.raises(EgressRefusedError, match="quota"):
         await after.connect("example.org", 80)
+    clock.now += 86400
+    later = Egress(AllowList([]), bytes_per_day=1000, clock=clock)
+    later.resume_from(snapshot)
+    with pytest.raises(EgressRefusedError, match="not_listed"):
+        await later.connect("example.org", 80)

@@ -239,7 +239,7 @@ def test_a_crash_boots_anew_with_growing_waits_and_gives_up() -> None:
             waits.append(vm.deadline - now)
             now = vm.deadline
             feed(vm, ev.Tick(), now=now)
-    assert waits == [1.0, 2.0, 4.0]
+    assert waits == [0.75, 1.5, 3.0], "half of it by chance"
     (end,) = effects
     assert isinstance(end, ev.End)
     assert end.outcome is Outcome.FAILED
