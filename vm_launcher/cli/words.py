@@ -1,5 +1,6 @@
 """A launcher's status in words."""
 
+from vm_launcher.core.states import State
 from vm_launcher.state import Status
 
 _MIB = 1 << 20
@@ -8,7 +9,7 @@ _MIB = 1 << 20
 def status_lines(status: Status) -> list[str]:
     running = f"launcher pid {status.pid}" if status.pid else "no launcher runs"
     lines = [
-        f"VM         {status.state}{', finishing' if status.finishing else ''} ({running})",
+        f"VM         {status.state}{', finishing' if _finishing(status) else ''} ({running})",
         f"speed      {status.accelerator or 'unknown'}: {status.accelerator_reason}",
         f"limits     {status.cpus} CPU at {status.cpu_percent} %, {status.memory_mib} MiB memory, "
         f"{status.disk_mib} MiB disk",
@@ -20,12 +21,21 @@ def status_lines(status: Status) -> list[str]:
         *_jobs(status),
         f"network    {status.network.get('bytes_in', 0)} bytes in, "
         f"{status.network.get('bytes_out', 0)} bytes out, "
-        f"{status.network.get('refused', 0)} connections refused",
-        f"credit     {status.credit_granted:.2f} from {status.receipts} receipts",
+        f"{_count(status.network.get('refused', 0), 'connection')} refused",
+        f"credit     {status.credit_granted:.2f} from {_count(status.receipts, 'receipt')}",
     ]
     if status.message:
         lines.append(f"ended      {status.outcome}: {status.message}")
     return [_printable(line).rstrip() for line in lines]
+
+
+def _finishing(status: Status) -> bool:
+    """Not when it has finished."""
+    return status.finishing and status.state != State.GONE
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _printable(line: str) -> str:

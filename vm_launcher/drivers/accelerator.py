@@ -91,6 +91,9 @@ def _judge(output: bytes) -> Probe:
     if not isinstance(speed, int | float):
         return Probe(False, f"code does not run in {DEVICE}: {error}", _FIRMWARE)
     if speed < LEAST_INSTRUCTIONS_PER_SECOND:
-        said = f"KVM runs only {speed / 1e6:.1f} million instructions a second: no hardware helps"
+        said = (
+            f"KVM runs only {speed / 1e6:.1f} million instructions a second, "
+            "as if it were emulated itself"
+        )
         return Probe(False, said, "run on the bare host, or on a VM with nested virtualisation")
     return Probe(True, f"KVM runs {speed / 1e6:.0f} million instructions a second")

@@ -32,6 +32,18 @@ def test_status_of_a_launcher_that_has_ended(
     assert "2.50 from" in text
 
 
+def test_the_words_fit_the_numbers_and_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = Status(state="gone", finishing=True, receipts=1, network={"refused": 1})
+    StateDirectory(tmp_path).write_status(status)
+    main(["status", "--state", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "from 1 receipt\n" in text
+    assert "1 connection refused" in text
+    assert "VM         gone (no launcher runs)" in text
+
+
 def test_no_terminal_obeys_the_guest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = Status(
         state="saved",
