@@ -12,6 +12,8 @@ from job_manager_adapter.core.matching import Room
 from job_manager_adapter.views import PilotState
 
 NOTHING = Wants(cores=0, memory_mib=0, disk_mib=0)
+MOST_DIFFERENT = 10_000
+"""Kinds of wants that are kept to be shared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Fleet:
 
     pilots: dict[str, Pilot] = field(default_factory=dict)
     _flags: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
+    _wants: dict[Wants, Wants] = field(default_factory=dict)
 
     def get(self, pilot: str) -> Pilot | None:
         return self.pilots.get(pilot)
@@ -125,6 +128,12 @@ class Fleet:
             known = Pilot(pilot, host, enrolment, launcher_key, capabilities, flags)
             self.pilots[pilot] = known
         return known
+
+    def same(self, wants: Wants) -> Wants:
+        """One object for all pilots that want the same."""
+        if len(self._wants) > MOST_DIFFERENT:
+            self._wants.clear()
+        return self._wants.setdefault(wants, wants)
 
     def intern(self, flags: tuple[str, ...]) -> frozenset[str]:
         """Thousands of pilots share few sets."""

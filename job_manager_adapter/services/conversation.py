@@ -131,7 +131,9 @@ class Conversation:
             self._draining.greet(pilot, frame.draining)
         outbox.repeat(now - dispatcher.config.policy.heartbeat_seconds / 2)
         self._capabilities(pilot, frame)
-        pilot.wants, pilot.leaving = frame.wants, frame.draining
+        if frame.wants != pilot.wants:
+            pilot.wants = dispatcher.fleet.same(frame.wants)
+        pilot.leaving = frame.draining
         dispatcher.refresh(pilot)
         dispatcher.rematch(pilot.id)
 
@@ -199,8 +201,9 @@ class Conversation:
     def _progress(self, pilot: Pilot, news: Sequence[Progress]) -> None:
         for item in news:
             if lease := pilot.leases.get((item.job, item.attempt)):
-                if item.log_tail is None and lease.progress is not None:
-                    item = item.model_copy(update={"log_tail": lease.progress.log_tail})
+                tail = lease.progress.log_tail if lease.progress else None
+                if tail is not None and item.log_tail is None:
+                    item = item.model_copy(update={"log_tail": tail})
                 lease.progress = item
 
     def _capabilities(self, pilot: Pilot, frame: PilotFrame) -> None:

@@ -53,9 +53,11 @@ def make_application(guard: ConnectionGuard, middlewares: Iterable[Any] = ()) ->
 
 
 async def _secure(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.pop("Server", None)
+    if isinstance(response, web.WebSocketResponse):  # no document, and thousands stay in memory
+        return
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.pop("Server", None)
     if sha256 := response.headers.get("X-Content-SHA256"):
         response.headers["ETag"] = f'"{sha256}"'
 
