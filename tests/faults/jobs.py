@@ -20,9 +20,9 @@ ANSWER_SECONDS = 60.0
 SCRIPT = """
 set -e
 say() { echo "$COPILOT_JOB $COPILOT_ATTEMPT $1 $$" >>"$log"; }
-log=$1 go=$2 size=$3
+log=$1 go=$2 size=$4
 say start
-if [ "$COPILOT_ATTEMPT" = 1 ]; then eval "$4" || true; fi
+if [ "$COPILOT_ATTEMPT" = 1 ]; then eval "$5" || true; else go=$3; fi
 until [ -e "$go" ]; do sleep 0.05; done
 { echo "$COPILOT_JOB $COPILOT_ATTEMPT"; head -c "$size" /dev/zero; } >result
 say end
@@ -60,7 +60,13 @@ class Ledger:
 
     @property
     def go(self) -> Path:
+        """A subject's first attempt may wait for this file."""
         return self.directory / "go"
+
+    @property
+    def again(self) -> Path:
+        """And its later ones for this."""
+        return self.directory / "again"
 
     def lines(self) -> list[Line]:
         text = self.log.read_text() if self.log.exists() else ""
@@ -69,9 +75,10 @@ class Ledger:
 
     def specification(self, name: str = "bystander", first: str = "", **more: object) -> JobSpec:
         """A small job that does not wait; its first attempt runs the shell's words `first`."""
-        go, size = more.pop("go", NOWHERE), more.pop("size", 100)
+        go, again = more.pop("go", NOWHERE), more.pop("again", NOWHERE)
         log = NOWHERE if self.in_a_vm else self.log
-        words = ("/bin/sh", "-c", SCRIPT, "x", str(log), str(go), str(size), first)
+        arguments = (log, go, again, more.pop("size", 100), first)
+        words = ("/bin/sh", "-c", SCRIPT, "x", *map(str, arguments))
         data = {
             "experiment": programs.EXPERIMENT,
             "name": name,
@@ -92,8 +99,9 @@ class Ledger:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         await client.files.upload(path, sha256)
         file = InputFile(name=INPUT, sha256=sha256, size=INPUT_BYTES)
-        go = self.go if waits and not self.in_a_vm else NOWHERE
-        more = {"inputs": [file.model_dump()], "go": go, "size": RESULT_BYTES}
+        more = {"inputs": [file.model_dump()], "size": RESULT_BYTES}
+        if not self.in_a_vm:
+            more |= {"go": self.go if waits else NOWHERE, "again": self.again}
         return await self.submit(client, self.specification(name, first, **more))
 
     async def submit(self, client: Client, spec: JobSpec) -> JobId:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from copilot_agent.protocol.frames import PilotFrame
 from tests.faults.wire import Conversation, Piece, Seen, Stream, Way
 
 READ = 1 << 16
@@ -65,6 +66,8 @@ class Link:
         self._exempt = exempt
         self._gates = {way: Gate() for way in Way}
         self._trap: Trap | None = None
+        self.said: PilotFrame | None = None
+        """By the pilot, last, since the link was last opened."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -109,13 +112,13 @@ class Link:
 
     def go_on(self) -> None:
         """What was held goes on, and everything after it."""
-        self._trap = None
+        self._trap = self.said = None
         for gate in self._gates.values():
             gate.open()
 
     def cut(self) -> None:
         """What was held is lost, every connection is reset; new ones pass."""
-        self._trap = None
+        self._trap = self.said = None
         for writer in tuple(self._writers):
             writer.transport.abort()
         for gate in self._gates.values():
@@ -170,6 +173,8 @@ class Link:
         await self._gates[way].passing()
         writer.write(piece.data)
         await writer.drain()
+        if piece.seen is not None and isinstance(piece.seen.frame, PilotFrame):
+            self.said = piece.seen.frame
         if trap is not None and piece.seen is not None and trap.passed(piece.seen):
             self._spring(trap)
 

@@ -174,6 +174,7 @@ class Strike:
         filler = self._full_directory() / "filler"
         _fill(filler)
         self.world.ledger.go.touch()  # a payload that waits has something to write
+        self.world.ledger.again.touch()
         self._release(cut=False)
         await asyncio.sleep(FULL_SECONDS)  # the fault itself
         filler.unlink()

@@ -21,6 +21,7 @@ SERVING_SECONDS = 5.0
 SLOW_SECONDS = 3.0
 """Given to a busy computer, wherever real time is compared with what was promised."""
 BYSTANDERS = 2
+LATE_SECONDS = 30.0
 FILL = "i=0; while :; do dd if=/dev/zero of=$i bs=1M count=4; i=$((i+1)); done"
 LASTS = "sleep 5"
 
@@ -119,10 +120,22 @@ class Trial:
         """The work goes on, and new work is taken."""
         ledger, client = self.world.ledger, self.world.client
         ledger.go.touch()
-        await ledger.submit(client, ledger.specification())
-        await checker.ended(client, ledger)
-        if self.cell.fault is Fault.GONE:  # its volunteer comes home and finds receipts
+        if self.cell.fault is Fault.GONE:  # its volunteer comes home
             await self.world.agents[0].start()
+        if len(self.world.agents) > 1:
+            await self._late_report()
+        ledger.again.touch()
+        await ledger.submit(client, ledger.specification())
+
+    async def _late_report(self) -> None:
+        """Of the first pilot, which was given up: it comes while the next attempt runs."""
+        key = (self.subject.job, 1)
+
+        def judged() -> bool:
+            said = self.world.link.said
+            return said is not None and key not in {(one.job, one.attempt) for one in said.holding}
+
+        await programs.eventually(judged, LATE_SECONDS, "a verdict on the late report")
 
     async def _judge(self, since: float) -> None:
         """`since`: the fault, or a lease's length before somebody could take over."""
