@@ -94,7 +94,10 @@ class RefusedError(Exception):
     """The server answered, and not with what was asked for."""
 
     def __init__(self, problem: Problem, headers: Mapping[str, str]) -> None:
-        super().__init__(f"{problem.status} {problem.code}: {problem.detail or problem.title}")
+        remedy = f"; {problem.remedy}" if problem.remedy else ""
+        super().__init__(
+            f"{problem.status} {problem.code}: {problem.detail or problem.title}{remedy}"
+        )
         self.problem = problem
         self.headers = headers
 

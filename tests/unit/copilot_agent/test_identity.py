@@ -9,7 +9,7 @@ from copilot_agent.identity import Enroller, PrivateKey, own_launcher, read_secr
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.transports.base import TransportError
-from copilot_agent.transports.connections import open_session
+from copilot_agent.transports.connections import open_session, wait_seconds
 from copilot_agent.transports.enrolment import EnrolmentClient
 from tests.unit.copilot_agent.transports.scripted import PILOT, ScriptedManager
 
@@ -50,6 +50,27 @@ async def test_an_agent_started_again_is_the_same_pilot(desk: Desk) -> None:
     assert await desk.enroller().grant(renew=False) == first
     assert (desk.state / "pilot.key").stat().st_mode & 0o777 == 0o600
     assert (desk.state / "pilot.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_refusal_says_what_to_do(desk: Desk) -> None:
+    desk.manager.refuse_enrolment = ErrorCode.ENROLMENT_REFUSED
+    with pytest.raises(TransportError, match="ask for another one") as caught:
+        await desk.enroller().grant(renew=False)
+    assert caught.value.trouble is TransportTrouble.RETIRED
+
+
+async def test_a_busy_manager_says_when_to_come_back(desk: Desk) -> None:
+    desk.manager.refuse_enrolment = ErrorCode.UNAVAILABLE
+    with pytest.raises(TransportError) as caught:
+        await desk.enroller().grant(renew=False)
+    assert (caught.value.trouble, caught.value.wait_seconds) == (TransportTrouble.UNREACHABLE, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("120", 120.0), ("", 0.0), ("Wed, 21 Oct 2015", 0.0), ("9" * 30, 0.0)]
+)
+def test_how_long_a_server_asks_to_wait(text: str, seconds: float) -> None:
+    assert wait_seconds({"Retry-After": text}) == seconds
 
 
 async def test_another_boot_is_another_pilot(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

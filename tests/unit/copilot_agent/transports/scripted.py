@@ -49,9 +49,12 @@ def verify(key: str, signature: str, message: bytes) -> None:
 
 
 def refuse(status: int, code: str) -> web.Response:
-    problem = Problem(title=code, status=status, code=code)
+    problem = Problem(title=code, status=status, code=code, remedy="ask for another one")
     return web.Response(
-        status=status, body=problem.model_dump_json(), content_type="application/problem+json"
+        status=status,
+        body=problem.model_dump_json(),
+        content_type="application/problem+json",
+        headers={"Retry-After": "7"} if status == 503 else {},
     )
 
 
@@ -117,7 +120,8 @@ class ScriptedManager:
         body = EnrolRequest.model_validate_json(await request.read())
         if self.refuse_enrolment is not None:
             self.refused_keys.append(body.pilot_key)
-            return refuse(403, self.refuse_enrolment)
+            busy = self.refuse_enrolment is ErrorCode.UNAVAILABLE
+            return refuse(503 if busy else 403, self.refuse_enrolment)
         secret = hashlib.sha256(body.secret.encode()).hexdigest()
         verify(body.launcher_key, body.signature, enrolment_statement(secret, body.pilot_key))
         self.enrolments.append(body)
