@@ -42,7 +42,7 @@ class UnreachableError(CopilotError):
 
 
 class Http:
-    """Requests to one manager. A GET or a PUT is repeated after a broken connection or a 503."""
+    """Requests to one manager. A GET or a PUT is repeated after a broken connection, 429 or 503."""
 
     def __init__(self, url: str, token: str, *, tries: int = _TRIES) -> None:
         self.base = URL(url.rstrip("/"))
@@ -104,16 +104,18 @@ class Http:
         if self._session is None:
             raise RuntimeError("use the client as an asynchronous context manager")
         for left in reversed(range(tries)):
+            asked = 0.0
             try:
                 reply = await self._session.request(method, self.base.joinpath(path), **options)
             except (aiohttp.ClientConnectionError, TimeoutError) as error:
                 if not left:
                     raise _unreachable(self.base, error) from error
             else:
-                if reply.status != 503 or not left:
+                if reply.status not in (429, 503) or not left:
                     return reply
+                asked = _asked(reply)
                 reply.release()
-            await asyncio.sleep(backoff(tries - left))
+            await asyncio.sleep(max(asked, backoff(tries - left)))
         raise AssertionError("unreachable")
 
 
@@ -138,6 +140,13 @@ def _unreachable(
 def backoff(tried: int) -> float:
     """Doubling from 0.5 s with half jitter, so that many clients do not come back at once."""
     return float(min(8.0, 0.5 * 2 ** (tried - 1)) * random.uniform(0.5, 1))  # noqa: S311 - no secret
+
+
+def _asked(reply: aiohttp.ClientResponse) -> float:
+    """Seconds that the server wants to be left alone, up to 30; a little more, by chance."""
+    text = reply.headers.get("Retry-After", "").strip()
+    seconds = min(30.0, float(text)) if text.isascii() and text.isdigit() else 0.0
+    return seconds * random.uniform(1, 1.5)  # noqa: S311 - no secret
 
 
 def _present(query: dict[str, str | int | None]) -> dict[str, str | int]:
