@@ -14,6 +14,7 @@ from typing import Any
 
 from copilot_agent.protocol.errors import CopilotError
 from job_manager_adapter.cli import manager_backup, manager_config, manager_doctor, manager_secrets
+from job_manager_adapter.descriptors import raise_limit
 from job_manager_adapter.settings import Settings, config_file, load
 
 EXAMPLES = """examples:
@@ -88,6 +89,7 @@ def run_serve(args: argparse.Namespace) -> int:
 async def _serve(settings: Settings) -> None:
     from job_manager_adapter.app import Manager
 
+    raise_limit()
     manager, stop = Manager(settings), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from copilot_agent.protocol.errors import CopilotError
+from job_manager_adapter import descriptors
 from job_manager_adapter.settings import Settings
 
 MIB = 1 << 20
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every check, the cheap ones first."""
     checks: tuple[Callable[[Settings], Finding], ...] = (
-        _data_dir, _disk, _keys, _database, _port, _clock
+        _data_dir, _disk, _open_files, _keys, _database, _port, _clock
     )  # fmt: skip
     for check in checks:
         yield check(settings)
@@ -69,6 +70,14 @@ def _disk(settings: Settings) -> Finding:
         remedy = f"free some, or lower limits.free_space_mib = {floor}"
         return Finding("disk", f"{free} MiB free: uploads are refused", remedy)
     return Finding("disk", f"{free} MiB free, uploads stop below {floor}")
+
+
+def _open_files(_: Settings) -> Finding:
+    most = descriptors.limit()
+    shown = f"{most}: as many pilots can be attached, less {descriptors.SPARE}"
+    if most < descriptors.FEW:
+        return Finding("open files", shown, "LimitNOFILE=65536 in the unit, or `ulimit -Hn 65536`")
+    return Finding("open files", shown)
 
 
 def _keys(settings: Settings) -> Finding:

@@ -1,0 +1,67 @@
+"""10,000 idle pilots, and as many jobs at once: how soon has each pilot been offered one?
+
+Timed from the answer to the last submission (a request carries 1,000 jobs at most) to the last
+offer received; the first offers come while the others are still being submitted.
+"""
+
+import time
+
+from copilot_agent.protocol.job import JobSpec, Requirements
+from tests.bench.frame import Frame
+from tests.bench.pilots import Pilots, pilots, secrets
+from tests.bench.processes import cpu_seconds
+from tests.bench.results import Result, at_most
+from tests.harness import programs
+
+NAME = "wake"
+DESCRIPTION = "10,000 idle pilots are offered a job each"
+SECONDS = 300.0
+MOST_SECONDS = 2.0
+PILOTS, BATCH = 10_000, 1000
+PEER = "5,000 bare WebSockets woken at once, measured in July 2026, twice as long"
+PEER_SECONDS = 0.44
+
+
+async def run(frame: Frame) -> list[Result]:
+    count = frame.pick(PILOTS, 20)
+    manager = programs.ManagerProgram(frame.root, heartbeat_seconds=300.0, lease_seconds=3000.0)
+    try:
+        await manager.start()
+        made = await secrets(manager, count)
+        async with pilots([manager.url], made, count=count, mode="hold", stamps=True) as fleet:
+            frame.say(f"{count} pilots are attached")
+            return await measure(manager, fleet, count)
+    finally:
+        await manager.stop()
+
+
+async def measure(manager: programs.ManagerProgram, fleet: Pilots, count: int) -> list[Result]:
+    assert manager.process is not None
+    pids = [manager.process.pid]
+    job = JobSpec(
+        experiment=programs.EXPERIMENT,
+        command=("true",),
+        requirements=Requirements(memory_mib=256, disk_mib=256),
+    )
+    cpu, begun = cpu_seconds(pids), time.monotonic()
+    async with programs.client(manager) as client:
+        first = 0.0
+        for start in range(0, count, BATCH):
+            await client.jobs.submit([job] * min(BATCH, count - start))
+            first = first or time.monotonic()
+    submitted = time.monotonic()
+
+    async def all_offered() -> bool:
+        return (await fleet.read()).offers >= count
+
+    await programs.eventually(all_offered, 60, f"{count} offers")
+    used = 1e6 * (cpu_seconds(pids) - cpu) / count
+    at = sorted((await fleet.stamps()).values())
+    return [
+        Result(
+            "wake.all", at[-1] - submitted, "s", at_most(MOST_SECONDS), PEER, PEER_SECONDS, used
+        ),
+        Result("wake.all-since-first-answer", at[-1] - first, "s"),
+        Result("wake.first", 1000 * (at[0] - begun), "ms"),
+        Result("wake.submitting", submitted - begun, "s"),
+    ]
