@@ -23,6 +23,7 @@ from job_manager_adapter.store.records import Holdings, NewsRecount, OpenLease, 
 log = logging.getLogger(__name__)
 MANAGER, LEADER = 0x636F7001, 0x636F7002
 """Classes of advisory locks, beside the manager's number."""
+TEND_TIMEOUT = 10.0
 PATIENCE_SECONDS = 5.0
 """A manager whose lock is free for so long is dead; it may only have lost its connection."""
 Reading = Callable[[], AbstractAsyncContextManager[Any]]
@@ -147,9 +148,11 @@ class PostgresPeers:
             if self._connection is None or self._connection.is_closed():
                 self._leading = False
                 await self._connect()
-            if not self._leading:
+            if self._leading:  # is the connection still good?
+                await self._connection.execute("SELECT 1", timeout=TEND_TIMEOUT)
+            else:
                 self._leading = await self._connection.fetchval(
-                    "SELECT pg_try_advisory_lock($1, 0)", LEADER, timeout=10
+                    "SELECT pg_try_advisory_lock($1, 0)", LEADER, timeout=TEND_TIMEOUT
                 )
         except FAILURES as error:
             await self.leave()

@@ -1,7 +1,5 @@
 """One suite for every store: enrolments, pilots, hosts."""
 
-import hashlib
-
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import (
@@ -12,41 +10,13 @@ from copilot_agent.protocol.job import (
 from job_manager_adapter.store.base import Store
 from job_manager_adapter.store.records import (
     DrainRow,
-    EnrolmentRow,
     Finish,
-    NewPilot,
     PilotChange,
     Retire,
 )
-from tests.harness.stores import KEY, claim, ident, new_job, receipt, report, submit
+from tests.harness.stores import claim, enrolment, ident, new_job, pilot, receipt, report, submit
 
 # Fleet
-
-
-def pilot(number: int, launcher: str = "l", word: str = "s", at: float = 10.0) -> NewPilot:
-    return NewPilot(
-        id=ident("p", number),
-        key=KEY,
-        launcher_key=launcher.ljust(43, "_"),
-        secret_sha256=hashlib.sha256(word.encode()).hexdigest(),
-        host=ident("h", number),
-        capabilities=Capabilities(cores=2, memory_mib=100, disk_mib=100),
-        at=at,
-        max_boots=3,
-    )
-
-
-async def enrolment(store: Store, word: str = "s", allowed: int = 1) -> str:
-    row = EnrolmentRow(
-        id=ident("e", len(await store.enrolments()) + 1),
-        secret_sha256=hashlib.sha256(word.encode()).hexdigest(),
-        label="box",
-        created_at=1.0,
-        expires_at=1000.0,
-        launchers_allowed=allowed,
-    )
-    await store.add_enrolments([row])
-    return row.id
 
 
 async def test_a_secret_binds_to_its_launchers(store: Store) -> None:

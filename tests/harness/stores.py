@@ -1,5 +1,8 @@
 """What tests put into a store, and short ways to do it."""
 
+import hashlib
+
+from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.frames import Report
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import (
@@ -14,7 +17,9 @@ from job_manager_adapter.store.base import Store
 from job_manager_adapter.store.records import (
     Claim,
     Claimed,
+    EnrolmentRow,
     NewJob,
+    NewPilot,
     Submission,
 )
 
@@ -86,3 +91,29 @@ async def state(store: Store, job: str) -> JobState:
     row = await store.job(job)
     assert row is not None
     return row.state
+
+
+def pilot(number: int, launcher: str = "l", word: str = "s", at: float = 10.0) -> NewPilot:
+    return NewPilot(
+        id=ident("p", number),
+        key=KEY,
+        launcher_key=launcher.ljust(43, "_"),
+        secret_sha256=hashlib.sha256(word.encode()).hexdigest(),
+        host=ident("h", number),
+        capabilities=Capabilities(cores=2, memory_mib=100, disk_mib=100),
+        at=at,
+        max_boots=3,
+    )
+
+
+async def enrolment(store: Store, word: str = "s", allowed: int = 1) -> str:
+    row = EnrolmentRow(
+        id=ident("e", len(await store.enrolments()) + 1),
+        secret_sha256=hashlib.sha256(word.encode()).hexdigest(),
+        label="box",
+        created_at=1.0,
+        expires_at=1000.0,
+        launchers_allowed=allowed,
+    )
+    await store.add_enrolments([row])
+    return row.id

@@ -1,4 +1,4 @@
-"""SQLite against the memory store: whatever is done to both, both say the same."""
+"""Each database against the memory store: whatever is done to both, both say the same."""
 
 import asyncio
 import tempfile
@@ -8,13 +8,20 @@ from typing import TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from copilot_agent.protocol.frames import Report
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Requirements
 from copilot_agent.protocol.receipt import Receipt, Statement
+from job_manager_adapter.store.base import Store
 from job_manager_adapter.store.memory import MemoryStore
+from job_manager_adapter.store.postgres import PostgresStore
 from job_manager_adapter.store.records import (
     Claim,
     Finish,
@@ -27,6 +34,7 @@ from job_manager_adapter.store.records import (
     Submission,
 )
 from job_manager_adapter.store.sqlite import SqliteStore
+from tests.harness.postgres import Postgres
 
 T = TypeVar("T")
 PILOTS = ("p-1", "p-2")
@@ -48,11 +56,14 @@ class Stores(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        self.sqlite = SqliteStore(Path(self.folder.name) / "store.db")
+        self.ours = self.open_again()
         self.memory = MemoryStore()
-        self.do(self.sqlite.open())
+        self.do(self.ours.open())
         self.submitted = 0
         self.at = 100.0
+
+    def open_again(self) -> Store:
+        return SqliteStore(Path(self.folder.name) / "store.db")
 
     def do(self, work: Coroutine[object, object, T]) -> T:
         return self.runner.run(work)
@@ -65,7 +76,7 @@ class Stores(RuleBasedStateMachine):
         assert left == right
 
     def teardown(self) -> None:
-        self.do(self.sqlite.close())
+        self.do(self.ours.close())
         self.runner.close()
         self.folder.cleanup()
 
@@ -93,17 +104,17 @@ class Stores(RuleBasedStateMachine):
                 )
             )
         item = [Submission(f"b-{self.submitted}", tuple(jobs), self.at, "lhc", key, digest)]
-        self.same(self.sqlite.submit(item), self.memory.submit(item))
+        self.same(self.ours.submit(item), self.memory.submit(item))
 
     @rule(wishes=st.lists(st.tuples(pilots, st.integers(1, 2), st.integers(1, 4)), max_size=3))
     def claim(self, wishes: list[tuple[str, int, int]]) -> None:
         many = [Claim(pilot, klass, count, self.at) for pilot, klass, count in wishes]
-        self.same(self.sqlite.claim(many), self.memory.claim(many))
+        self.same(self.ours.claim(many), self.memory.claim(many))
 
     @rule(number=numbers, attempt=attempt_numbers, pilot=pilots)
     def start(self, number: int, attempt: int, pilot: str) -> None:
         many = [Start(job_id(number), attempt, pilot, self.at)]
-        self.same(self.sqlite.start(many), self.memory.start(many))
+        self.same(self.ours.start(many), self.memory.start(many))
 
     @rule(
         ends=st.lists(
@@ -129,7 +140,7 @@ class Stores(RuleBasedStateMachine):
                 }
             )
             many.append(Finish(pilot, report, self.at, self.receipt(report)))
-        self.same(self.sqlite.finish(many), self.memory.finish(many))
+        self.same(self.ours.finish(many), self.memory.finish(many))
 
     def receipt(self, report: Report) -> Receipt:
         statement = Statement(
@@ -151,61 +162,81 @@ class Stores(RuleBasedStateMachine):
     @rule(ends=st.lists(st.tuples(numbers, attempt_numbers, losses), max_size=4))
     def release(self, ends: list[tuple[int, int, FailureClass]]) -> None:
         many = [Release(job_id(n), attempt, why, "gone", self.at) for n, attempt, why in ends]
-        self.same(self.sqlite.release(many), self.memory.release(many))
+        self.same(self.ours.release(many), self.memory.release(many))
 
     @rule(pilot=pilots)
     def retire(self, pilot: str) -> None:
         many = [Retire((pilot,), FailureClass.PREEMPTED, "bye", self.at)]
-        ours, theirs = self.do(self.sqlite.retire(many)), self.do(self.memory.retire(many))
+        ours, theirs = self.do(self.ours.retire(many)), self.do(self.memory.retire(many))
         assert sorted(ours[0], key=str) == sorted(theirs[0], key=str)
 
     @rule(many=st.lists(numbers, max_size=3, unique=True))
     def cancel(self, many: list[int]) -> None:
         chosen = [Selected(job_id(number), None, self.at) for number in many]
-        self.same(self.sqlite.cancel(chosen), self.memory.cancel(chosen))
+        self.same(self.ours.cancel(chosen), self.memory.cancel(chosen))
 
     @rule(number=numbers)
     def retry(self, number: int) -> None:
         chosen = [Selected(job_id(number), "lhc", self.at)]
-        self.same(self.sqlite.retry(chosen), self.memory.retry(chosen))
+        self.same(self.ours.retry(chosen), self.memory.retry(chosen))
 
     @rule()
     def reopen(self) -> None:
-        self.do(self.sqlite.close())
-        self.sqlite = SqliteStore(Path(self.folder.name) / "store.db")
-        self.do(self.sqlite.open())
+        self.do(self.ours.close())
+        self.ours = self.open_again()
+        self.do(self.ours.open())
 
     @invariant()
     def tables_agree(self) -> None:
         query = JobQuery(limit=100)
-        rows = self.do(self.sqlite.jobs(query))
+        rows = self.do(self.ours.jobs(query))
         assert rows == self.do(self.memory.jobs(query))
         for row in rows:
-            ours = self.do(self.sqlite.attempts(row.id))
+            ours = self.do(self.ours.attempts(row.id))
             assert ours == self.do(self.memory.attempts(row.id))
             assert [attempt.attempt for attempt in ours] == list(range(1, row.attempt + 1))
             assert sum(attempt.ended_at is None for attempt in ours) == (row.pilot is not None)
 
     @invariant()
     def credit_is_one_receipt_for_each_success(self) -> None:
-        ledger = self.do(self.sqlite.ledger("lhc"))
+        ledger = self.do(self.ours.ledger("lhc"))
         assert ledger == self.do(self.memory.ledger("lhc"))
-        counts = self.do(self.sqlite.counts(None, None))
+        counts = self.do(self.ours.counts(None, None))
         assert ledger.receipts == counts.get(JobState.SUCCEEDED, 0)
 
     @invariant()
     def leases_and_counters_agree(self) -> None:
-        ours, theirs = self.do(self.sqlite.open_leases()), self.do(self.memory.open_leases())
+        ours, theirs = self.do(self.ours.open_leases()), self.do(self.memory.open_leases())
         assert sorted(ours, key=str) == sorted(theirs, key=str)
-        ours_wait, theirs_wait = self.do(self.sqlite.waiting()), self.do(self.memory.waiting())
+        ours_wait, theirs_wait = self.do(self.ours.waiting()), self.do(self.memory.waiting())
         assert sorted(ours_wait, key=str) == sorted(theirs_wait, key=str)
 
 
+class PostgresStores(Stores):
+    cluster: Postgres
+
+    def __init__(self) -> None:
+        self.url = self.cluster.database()
+        super().__init__()
+
+    def open_again(self) -> Store:
+        return PostgresStore(self.url)
+
+
+def thorough(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink would take many fsyncs
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
 TestStores = Stores.TestCase
-TestStores.settings = settings(
-    max_examples=25,
-    stateful_step_count=30,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking would take minutes of fsync
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestStores.settings = thorough(25)
+
+
+def test_postgres(postgres: Postgres) -> None:
+    PostgresStores.cluster = postgres
+    run_state_machine_as_test(PostgresStores, settings=thorough(8))
