@@ -1,0 +1,75 @@
+"""What a job costs in CPU with 64 pilots, and with 10,000.
+
+As many jobs as the large fleet has pilots go through each fleet, at the same pace: the pilots take
+them, say that they run, and report them done, each step answered after its commit. The large
+fleet's other pilots are attached and hungry meanwhile.
+"""
+
+import asyncio
+
+from copilot_agent.protocol.job import JobSpec, Requirements
+from tests.bench.frame import Frame
+from tests.bench.pilots import Pilots, pilots, secrets
+from tests.bench.processes import cpu_seconds
+from tests.bench.results import Result, at_most
+from tests.harness import programs
+
+NAME = "fleet"
+DESCRIPTION = "CPU per job with 64 and with 10,000 pilots"
+SECONDS = 360.0
+MOST = 1.5
+BATCH = 64
+"""Jobs of one submission; the next follows when they are done."""
+
+
+async def run(frame: Frame) -> list[Result]:
+    few, many = frame.pick((64, 10_000), (8, 24))
+    jobs = frame.pick(6400, 64)
+    small, large = [await cost(frame, count, jobs) for count in (few, many)]
+    frame.say(f"{few} pilots: {small:.0f} us a job; {many} pilots: {large:.0f} us")
+    return [
+        Result("fleet.cpu-ratio", large / small, "×", at_most(MOST), f"{few} pilots", 1.0, large),
+        Result("fleet.cpu-small", small, "us", cpu_us=small),
+    ]
+
+
+async def cost(frame: Frame, count: int, jobs: int) -> float:
+    """CPU microseconds of the manager per job."""
+    root = frame.root / str(count)
+    manager = programs.ManagerProgram(root, heartbeat_seconds=300.0, lease_seconds=3000.0)
+    try:
+        await manager.start()
+        made = await secrets(manager, count)
+        async with pilots([manager.url], made, count=count) as fleet:
+            frame.say(f"{count} pilots are attached")
+            return await work(manager, fleet, jobs)
+    finally:
+        await manager.stop()
+
+
+async def work(manager: programs.ManagerProgram, fleet: Pilots, jobs: int) -> float:
+    assert manager.process is not None
+    pids = [manager.process.pid]
+    job = JobSpec(
+        experiment=programs.EXPERIMENT,
+        command=("true",),
+        requirements=Requirements(memory_mib=256, disk_mib=256),
+    )
+    async with programs.client(manager) as client:
+        await batch(client, fleet, [job] * BATCH)
+        await asyncio.sleep(1)
+        cpu = cpu_seconds(pids)
+        for _ in range(jobs // BATCH):
+            await batch(client, fleet, [job] * BATCH)
+        used = cpu_seconds(pids) - cpu
+    return 1e6 * used / (jobs // BATCH * BATCH)
+
+
+async def batch(client: programs.Client, fleet: Pilots, jobs: list[JobSpec]) -> None:
+    """Submits them and waits until all are done."""
+    before = await fleet.read()
+    await client.jobs.submit(jobs)
+    while (now := await fleet.read()).cycles < before.cycles + len(jobs):
+        if now.refused or now.closed:
+            raise RuntimeError(f"{now.refused} frames were refused, {now.closed} pilots left")
+        await asyncio.sleep(0.002)
