@@ -33,7 +33,7 @@ esac
 debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
 test_packages=postgresql-15 # on top of packages.txt: its program, for the tests' own databases
-bench_packages="postgresql redis-server"
+bench_packages="$test_packages redis-server"
 log=$cache/setup.log
 child=
 half=          # removed when the step that makes it does not end
