@@ -8,6 +8,7 @@ fleet's other pilots are attached and hungry meanwhile.
 import asyncio
 
 from copilot_agent.protocol.job import JobSpec, Requirements
+from job_manager_adapter.client import Client
 from tests.bench.frame import Frame
 from tests.bench.pilots import Pilots, pilots, secrets
 from tests.bench.processes import cpu_seconds
@@ -65,7 +66,7 @@ async def work(manager: programs.ManagerProgram, fleet: Pilots, jobs: int) -> fl
     return 1e6 * used / (jobs // BATCH * BATCH)
 
 
-async def batch(client: programs.Client, fleet: Pilots, jobs: list[JobSpec]) -> None:
+async def batch(client: Client, fleet: Pilots, jobs: list[JobSpec]) -> None:
     """Submits them and waits until all are done."""
     before = await fleet.read()
     await client.jobs.submit(jobs)
