@@ -1,6 +1,8 @@
 """A link between pilot and manager that stops the world at a point of the conversation."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -120,7 +122,7 @@ class Link:
         """What was held is lost, every connection is reset; new ones pass."""
         self._trap = self.said = None
         for writer in tuple(self._writers):
-            writer.transport.abort()
+            reset(writer)
         for gate in self._gates.values():
             gate.open()
 
@@ -134,7 +136,7 @@ class Link:
         try:
             up, down = await asyncio.open_connection("127.0.0.1", self._manager_port)
         except OSError:
-            writer.transport.abort()
+            reset(writer)
             return
         try:
             if self._exempt(writer.get_extra_info("peername")[1]):
@@ -182,6 +184,14 @@ class Link:
         if trap is self._trap:
             self.freeze()
         trap.reached.set()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection at once, with RST instead of FIN."""
+    sock = writer.get_extra_info("socket")
+    with suppress(OSError):  # it is closed already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -54,6 +54,7 @@ class Trial:
     result: Result
     subject: Subject
     stop: Stop
+    began_at: float = field(default_factory=time.time)
 
     async def run(self) -> None:
         """Raises whatever goes wrong on the way; what the checker finds is in the result."""
@@ -62,7 +63,9 @@ class Trial:
         chance = random.Random(f"{self.result.seed} {self.cell.name}")  # noqa: S311 - replayed
         strike = Strike(self.cell, self.world, self.subject.job, chance)
         self.result.serving_seconds = strike.serving_seconds
-        await strike.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._submit_meanwhile())
+            await strike.run()
         self.result.detail = ", ".join(strike.detail)
         await self._recover()
         await self._judge(max(struck_at, strike.room_at - LEASE_SECONDS))
@@ -116,6 +119,11 @@ class Trial:
         begun = ledger.in_a_vm or any(line.job == self.subject.job for line in ledger.lines())
         return begun and (await self.world.client.jobs.show(self.subject.job)).state == "running"
 
+    async def _submit_meanwhile(self) -> None:
+        """Until it is answered, which may be after the fault."""
+        ledger = self.world.ledger
+        await ledger.submit(self.world.client, ledger.specification("meanwhile"))
+
     async def _recover(self) -> None:
         """The work goes on, and new work is taken."""
         ledger, client = self.world.ledger, self.world.client
@@ -141,7 +149,8 @@ class Trial:
         """`since`: the fault, or a lease's length before somebody could take over."""
         world = self.world
         evidence = await checker.gather(world.client, world.ledger, world.receipt_files)
-        self.result.attempts = [len(job.attempts) for job in evidence.jobs]
+        own = [job for job in evidence.jobs if job.submitted_at.timestamp() > self.began_at]
+        self.result.attempts = [len(job.attempts) for job in own]
         found = checker.violations(evidence, world.ledger)
         found += await checker.of_scheduler(world.scheduler, world.ledger)
         for each in checker.takeovers(evidence):
