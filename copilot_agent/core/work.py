@@ -41,6 +41,8 @@ class Work:
         """What is unfinished must be noted before anything else is done."""
         self._room_changed = False
         """Something may go on that could not before."""
+        self._retrying = False
+        """A transfer may be waiting to be tried again."""
         self.succeeded = 0
         self.failed = 0
         self.cpu_seconds = 0.0
@@ -67,6 +69,8 @@ class Work:
 
     @property
     def next_retry(self) -> float | None:
+        if not self._retrying:
+            return None
         return min((a.retry_at for a in self.attempts.values() if a.retry_at), default=None)
 
     # ----- offers
@@ -120,7 +124,9 @@ class Work:
 
     def _end_pauses(self, now: float) -> None:
         """Before stage-in is tried again, as soon as there is room for it."""
-        if self.next_retry is None or self.next_retry > now:
+        due = self.next_retry
+        self._retrying = due is not None
+        if due is None or due > now:
             return
         for attempt in self.attempts.values():
             if attempt.stage is Stage.QUEUED and (attempt.retry_at or now) <= now:
@@ -206,6 +212,7 @@ class Work:
             return False
         if attempt.stage is Stage.STAGING_IN:
             attempt.move(Stage.QUEUED)
+        self._retrying = True
         attempt.retry_at = now + doubled(2.0, max(attempt.retries, 1), STAGING_PAUSE, jitter)
         return True
 

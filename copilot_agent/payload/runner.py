@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -45,6 +46,12 @@ class PayloadPlan:
     stdout: Path
     stderr: Path
     proxy: str | None = None
+
+
+@lru_cache(maxsize=8)
+def _real(directory: Path) -> str:
+    """Without links on the way: some may lead through what is hidden from a payload."""
+    return os.path.realpath(directory)
 
 
 class Sandbox:
@@ -196,7 +203,7 @@ class Sandbox:
         if not self._private:
             return None
         return Namespaces(
-            temporary=os.path.realpath(f"{plan.directory}/{launch.TEMPORARY}"),
+            temporary=f"{_real(plan.directory.parent)}/{plan.directory.name}/{launch.TEMPORARY}",
             hidden=self._shared,
             network=plan.spec.network,
         )
