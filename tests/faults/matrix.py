@@ -73,6 +73,11 @@ class Cell:
     def in_a_vm(self) -> bool:
         return self.victim in IN_A_VM
 
+    @property
+    def needs_root(self) -> bool:
+        """For a disk of its own."""
+        return self.fault is Fault.DISKFULL and not self.in_a_vm
+
 
 def cell(name: str) -> Cell:
     """Raises ValueError that says what is wrong with the name."""
