@@ -1,9 +1,16 @@
-"""Receipts: what the manager says, signed, about the credit of one succeeded attempt."""
+"""Receipts: what the manager says, signed, about the credit of one succeeded attempt.
 
+Where many attempts end at the same time, one signature may be for all of them: it is over the root
+of a hash tree whose leaves are the statements, and each receipt brings the way from its own
+statement up to that root.
+"""
+
+import base64
+import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from copilot_agent.protocol.base import PublicKey, Seconds, Signature, UnixTime, Wire
 from copilot_agent.protocol.ids import EnrolmentId, ExperimentName, JobId, PilotId, ReceiptId
@@ -37,9 +44,39 @@ class Statement(Wire):
         return canonical_json(self.model_dump())
 
 
+Proof = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43,1400}$")]
+"""Hashes of 32 bytes from the leaf's sibling upwards, one behind the other, in base64."""
+
+
 class Receipt(Wire):
     statement: Statement
     signature: Signature
+    proof: Proof | None = None
+    """Without one the signature is over the statement itself."""
+
+    def signed(self) -> bytes:
+        """The bytes that the signature must be good for. Raises ValueError for no real proof."""
+        if self.proof is None:
+            return self.statement.canonical()
+        way = base64.urlsafe_b64decode(self.proof + "=" * (-len(self.proof) % 4))
+        node = leaf_hash(self.statement.canonical())
+        for start in range(0, len(way), 32):
+            node = node_hash(node, way[start : start + 32])
+        return root_statement(node)
+
+
+def leaf_hash(statement: bytes) -> bytes:
+    return hashlib.sha256(b"\0" + statement).digest()
+
+
+def node_hash(one: bytes, other: bytes) -> bytes:
+    """In either order. Leaves and nodes are told apart by the byte in front (RFC 6962, 2.1)."""
+    return hashlib.sha256(b"\1" + (one + other if one < other else other + one)).digest()
+
+
+def root_statement(root: bytes) -> bytes:
+    """The bytes that are signed for a whole tree; they are no statement's canonical form."""
+    return b"copilot-receipts-1\n" + root
 
 
 def canonical_json(value: object) -> bytes:

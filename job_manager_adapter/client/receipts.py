@@ -20,8 +20,8 @@ def verify_receipt(receipt: Receipt, manager_key: str) -> None:
         raise ReceiptError(f"receipt {statement.id} is of another manager")
     key = Ed25519PublicKey.from_public_bytes(_decode(manager_key))
     try:
-        key.verify(_decode(receipt.signature), statement.canonical())
-    except InvalidSignature as error:
+        key.verify(_decode(receipt.signature), receipt.signed())
+    except (InvalidSignature, ValueError) as error:
         raise ReceiptError(f"receipt {statement.id}: the signature is wrong") from error
 
 

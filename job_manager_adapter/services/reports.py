@@ -5,14 +5,13 @@ from collections.abc import Iterable, Sequence
 
 from copilot_agent.protocol.frames import Report, VerdictKind
 from copilot_agent.protocol.job import JobSpec, JobState, Outcome
-from copilot_agent.protocol.receipt import Receipt, Statement
-from job_manager_adapter.core import credit
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Key, Lease
 from job_manager_adapter.services import frame_text as texts
 from job_manager_adapter.services.context import Signer
 from job_manager_adapter.services.dispatch import Dispatcher, required_outputs
 from job_manager_adapter.services.links import Links
+from job_manager_adapter.services.receipts import Receipts
 from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.records import Finish, Finished
 
@@ -23,7 +22,7 @@ Reported = tuple[Pilot, Report]
 class Reports:
     def __init__(self, dispatcher: Dispatcher, signer: Signer, links: Links) -> None:
         self._dispatcher = dispatcher
-        self._signer = signer
+        self._receipts = Receipts(dispatcher.clock, dispatcher.ids, signer)
         self._links = links
         self._under_way: set[tuple[str, Key]] = set()
         """By pilot: a stranger's report must not make us deaf to the owner's."""
@@ -45,14 +44,10 @@ class Reports:
 
     async def _finish(self, reports: Sequence[Reported]) -> None:
         try:
-            checked = [
-                finish
-                for pilot, report in reports
-                if (finish := await self._checked(pilot, report)) is not None
-            ]
-            if not checked:
+            good = [item for item in reports if await self._checked(*item)]
+            if not good:
                 return
-            finishes = [finish for _, finish in checked]
+            finishes = self._finishes(good)
             failed = [item.report.job for item in finishes if item.receipt is None]
             with self._dispatcher.resting.ending(failed):
                 results = await self._dispatcher.store.finish(finishes)
@@ -61,9 +56,9 @@ class Reports:
             return  # the pilots repeat them
         finally:
             self._not_under_way(reports)
-        for (pilot, done), result in zip(checked, results, strict=True):
-            self._finished(pilot, done, result)
-        self._go_on({pilot.id: pilot for pilot, _ in checked}.values(), results)
+        for (pilot, _), finish, result in zip(good, finishes, results, strict=True):
+            self._finished(pilot, finish, result)
+        self._go_on({pilot.id: pilot for pilot, _ in good}.values(), results)
 
     def _not_under_way(self, reports: Sequence[Reported]) -> None:
         for pilot, report in reports:
@@ -81,17 +76,28 @@ class Reports:
             self._dispatcher.rematch(pilot.id)
             self._dispatcher.wake(pilot.id)
 
-    async def _checked(self, pilot: Pilot, report: Report) -> tuple[Pilot, Finish] | None:
-        """With its receipt if its outputs are here; None if it was rejected."""
+    async def _checked(self, pilot: Pilot, report: Report) -> bool:
+        """Whether its outputs are here; otherwise it is rejected."""
         lease = pilot.leases.get((report.job, report.attempt))
-        at = self._dispatcher.clock.time()
         if lease is None:  # ended before, or never was: the store knows
-            return pilot, Finish(pilot.id, report, at)
+            return True
         if problem := await self._problem(lease, report):
             self._reject(pilot, report, problem)
-            return None
-        receipt = self._receipt(pilot, lease, report)
-        return pilot, Finish(pilot.id, report, at, receipt, lease.began_at)
+        return not problem
+
+    def _finishes(self, reports: Sequence[Reported]) -> list[Finish]:
+        """With their receipts."""
+        at = self._dispatcher.clock.time()
+        leases = [pilot.leases.get((item.job, item.attempt)) for pilot, item in reports]
+        drafts = [
+            lease and self._receipts.draft(pilot, lease, item)
+            for (pilot, item), lease in zip(reports, leases, strict=True)
+        ]
+        signed = iter(self._receipts.sign([draft for draft in drafts if draft]))
+        return [
+            Finish(pilot.id, item, at, next(signed) if draft else None, _began(lease))
+            for (pilot, item), lease, draft in zip(reports, leases, drafts, strict=True)
+        ]
 
     async def _problem(self, lease: Lease, report: Report) -> str:
         if report.outcome is Outcome.SUCCEEDED:
@@ -112,31 +118,6 @@ class Reports:
         self._dispatcher.outbox(pilot.id).add_verdict(verdict)
         self._dispatcher.wake(pilot.id)
 
-    def _receipt(self, pilot: Pilot, lease: Lease, report: Report) -> Receipt | None:
-        if report.outcome is not Outcome.SUCCEEDED:
-            return None
-        clock = self._dispatcher.clock
-        cores = lease.klass.requirements.cores
-        wall = clock.monotonic() - lease.since
-        cpu = credit.accepted_cpu(report.usage.cpu_seconds, wall, cores)
-        statement = Statement.model_construct(
-            version=1,
-            key=self._signer.public_key,
-            id=self._dispatcher.ids.make("r"),
-            enrolment=pilot.enrolment,
-            launcher=pilot.launcher_key,
-            pilot=pilot.id,
-            experiment=lease.klass.experiment,
-            job=lease.job,
-            attempt=lease.attempt,
-            cpu_seconds=cpu,
-            granted=credit.granted(Outcome.SUCCEEDED, cpu, lease.reference_cpu_seconds),
-            leased_at=lease.leased_at,
-            accepted_at=clock.time(),
-        )
-        signature = self._signer.sign(statement.canonical())
-        return Receipt.model_construct(statement=statement, signature=signature)
-
     def _finished(self, pilot: Pilot, finish: Finish, result: Finished) -> None:
         report, outbox = finish.report, self._dispatcher.outbox(pilot.id)
         outbox.add_verdict(texts.verdict(report.job, report.attempt, result.verdict, result.reason))
@@ -151,7 +132,7 @@ class Reports:
         if session := self._dispatcher.sessions.get(pilot.id):
             session.accepted()
         if result.state is JobState.SUCCEEDED and finish.receipt:
-            outbox.receipts.put(finish.receipt.statement.id, finish.receipt.model_dump_json())
+            outbox.receipts.put(finish.receipt.id, finish.receipt.body)
         self._dispatcher.ended[report.outcome.value] += 1
         self._dispatcher.timings.run.observe(report.usage.wall_seconds)
         experiment = lease.klass.experiment if lease else None
@@ -164,3 +145,7 @@ def _is_quick(lease: Lease | None, report: Report) -> bool:
     """Whether no file has to be looked at, and nothing read from the store."""
     known = lease is None or lease.required is not None or report.outcome is not Outcome.SUCCEEDED
     return known and not any(output.size for output in report.outputs)
+
+
+def _began(lease: Lease | None) -> float | None:
+    return lease.began_at if lease else None

@@ -7,7 +7,6 @@ from pathlib import Path
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome
-from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
 from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import records as r
@@ -124,7 +123,7 @@ class MemoryStore(MemoryFleet):
         at: float,
         message: str,
         finish: r.Finish | None = None,
-        receipt: Receipt | None = None,
+        receipt: r.SignedReceipt | None = None,
     ) -> None:
         tried = entry.attempts[entry.row.attempt]
         tried = replace(
@@ -134,7 +133,7 @@ class MemoryStore(MemoryFleet):
             failure_class=ending.failure_class,
             charged=ending.charged and ending.failure_class is not None,
             message=message,
-            granted=receipt.statement.granted if receipt else None,
+            granted=receipt.granted if receipt else None,
         )
         if finish is not None:
             report = finish.report

@@ -179,7 +179,8 @@ class MemoryFleet:
         name = "jobs_succeeded" if ending.succeeded else "jobs_failed"
         self._pilots[pilot] = replace(row, **{name: getattr(row, name) + 1})
 
-    def grant(self, receipt: Receipt) -> None:
+    def grant(self, signed: r.SignedReceipt) -> None:
+        receipt = Receipt.model_validate_json(signed.body)
         self._receipts.append(receipt)
         statement = receipt.statement
         for name, host in self._hosts.items():

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from copilot_agent.protocol.job import JobState
-from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
 from job_manager_adapter.store.postgres_news import CHANNEL, Me
-from job_manager_adapter.store.records import Finish
+from job_manager_adapter.store.records import Finish, SignedReceipt
 from job_manager_adapter.store.rows import OUTPUTS
 
 # Locks both rows: so neither can be an older version than the other.
@@ -123,7 +122,7 @@ class Endings:
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     late: list[tuple[int, int, str]] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
+    receipts: list[SignedReceipt] = field(default_factory=list)
     counts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
     """Succeeded and failed attempts by pilot."""
 
@@ -134,7 +133,7 @@ class Endings:
         at: float,
         message: str,
         finish: Finish | None = None,
-        receipt: Receipt | None = None,
+        receipt: SignedReceipt | None = None,
     ) -> None:
         """`finish` is what the pilot said, if it said anything."""
         report = finish.report if finish else None
@@ -155,7 +154,7 @@ class Endings:
                 report.signal if report else None,
                 report.usage.model_dump_json() if report else None,
                 OUTPUTS.dump_json(report.outputs).decode() if report else None,
-                receipt.statement.granted if receipt else None,
+                receipt.granted if receipt else None,
                 found.manager,
             )
         )
@@ -187,27 +186,25 @@ def columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
-def _receipt_row(receipt: Receipt) -> tuple[Any, ...]:
-    statement = receipt.statement
-    body = receipt.model_dump_json()
-    return (statement.id, statement.job, statement.experiment, statement.launcher, body)
+def _receipt_row(receipt: SignedReceipt) -> tuple[Any, ...]:
+    return (receipt.id, receipt.job, receipt.experiment, receipt.launcher, receipt.body)
 
 
-def _ledger_rows(receipts: Sequence[Receipt]) -> list[tuple[Any, ...]]:
+def _ledger_rows(receipts: Sequence[SignedReceipt]) -> list[tuple[Any, ...]]:
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0, 0.0])
     for receipt in receipts:
-        row = sums[receipt.statement.experiment]
-        row[0] += receipt.statement.granted
+        row = sums[receipt.experiment]
+        row[0] += receipt.granted
         row[1] += 1
-        row[2] += receipt.statement.cpu_seconds
+        row[2] += receipt.cpu_seconds
     return [(name, granted, int(count), cpu) for name, (granted, count, cpu) in sums.items()]
 
 
-def _host_rows(receipts: Sequence[Receipt]) -> list[tuple[Any, ...]]:
+def _host_rows(receipts: Sequence[SignedReceipt]) -> list[tuple[Any, ...]]:
     """In one order everywhere, so that two managers do not wait for each other."""
     jobs: Counter[str] = Counter()
     sums: dict[str, float] = defaultdict(float)
     for receipt in receipts:
-        jobs[receipt.statement.launcher] += 1
-        sums[receipt.statement.launcher] += receipt.statement.granted
+        jobs[receipt.launcher] += 1
+        sums[receipt.launcher] += receipt.granted
     return [(launcher, jobs[launcher], sums[launcher]) for launcher in sorted(jobs)]

@@ -114,13 +114,32 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedReceipt:
+    """A receipt as it is written: what is counted of it, and its JSON."""
+
+    id: str
+    job: str
+    experiment: str
+    launcher: str
+    """Its key."""
+    granted: float
+    cpu_seconds: float
+    body: str
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> "SignedReceipt":
+        it, body = receipt.statement, receipt.model_dump_json(exclude_defaults=True)
+        return cls(it.id, it.job, it.experiment, it.launcher, it.granted, it.cpu_seconds, body)
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """A report. The receipt counts only if the report is accepted."""
 
     pilot: str
     report: Report
     at: float
-    receipt: Receipt | None = None
+    receipt: SignedReceipt | None = None
     started_at: float | None = None
     """When the attempt began to run, where no `Start` said it before."""
 

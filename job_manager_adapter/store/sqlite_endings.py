@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from copilot_agent.protocol.job import JobState
-from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core import attempts as core
 from job_manager_adapter.store import sqlite_statements as sql
-from job_manager_adapter.store.records import Finish
+from job_manager_adapter.store.records import Finish, SignedReceipt
 from job_manager_adapter.store.rows import OUTPUTS
 from job_manager_adapter.store.sqlite_sets import read, write
 
@@ -36,7 +35,7 @@ class Endings:
     jobs: list[tuple[object, ...]] = field(default_factory=list)
     attempts: list[tuple[object, ...]] = field(default_factory=list)
     late: list[tuple[object, ...]] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
+    receipts: list[SignedReceipt] = field(default_factory=list)
     counts: dict[str, list[int]] = field(default_factory=dict)
     """Succeeded and failed attempts by pilot."""
     touched: set[str] = field(default_factory=set)
@@ -48,7 +47,7 @@ class Endings:
         at: float,
         message: str,
         finish: Finish | None = None,
-        receipt: Receipt | None = None,
+        receipt: SignedReceipt | None = None,
     ) -> None:
         """`finish` is what the pilot said, if it said anything."""
         self.touched.add(found.job)
@@ -70,7 +69,7 @@ class Endings:
                 message,
                 report and report.usage.model_dump_json(exclude_defaults=True),
                 report and OUTPUTS.dump_json(report.outputs).decode(),
-                receipt and receipt.statement.granted,
+                receipt and receipt.granted,
             )
         )
         if receipt:
@@ -89,28 +88,26 @@ class Endings:
         write(connection, sql.PILOT_COUNTS, [(pilot, *two) for pilot, two in self.counts.items()])
 
 
-def _receipt_row(receipt: Receipt) -> tuple[object, ...]:
-    statement = receipt.statement
-    body = receipt.model_dump_json()
-    return (statement.id, statement.job, statement.experiment, statement.launcher, body)
+def _receipt_row(receipt: SignedReceipt) -> tuple[Any, ...]:
+    return (receipt.id, receipt.job, receipt.experiment, receipt.launcher, receipt.body)
 
 
-def _ledger_rows(receipts: Sequence[Receipt]) -> Iterator[tuple[object, ...]]:
+def _ledger_rows(receipts: Sequence[SignedReceipt]) -> Iterator[tuple[object, ...]]:
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0, 0.0])
     for receipt in receipts:
-        row = sums[receipt.statement.experiment]
-        row[0] += receipt.statement.granted
+        row = sums[receipt.experiment]
+        row[0] += receipt.granted
         row[1] += 1
-        row[2] += receipt.statement.cpu_seconds
+        row[2] += receipt.cpu_seconds
     return ((experiment, row[0], int(row[1]), row[2]) for experiment, row in sums.items())
 
 
-def _host_rows(receipts: Sequence[Receipt]) -> list[tuple[object, ...]]:
+def _host_rows(receipts: Sequence[SignedReceipt]) -> list[tuple[object, ...]]:
     jobs: Counter[str] = Counter()
     sums: dict[str, float] = defaultdict(float)
     for receipt in receipts:
-        jobs[receipt.statement.launcher] += 1
-        sums[receipt.statement.launcher] += receipt.statement.granted
+        jobs[receipt.launcher] += 1
+        sums[receipt.launcher] += receipt.granted
     return [(launcher, jobs[launcher], sums[launcher]) for launcher in jobs]
 
 

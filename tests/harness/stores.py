@@ -20,6 +20,7 @@ from job_manager_adapter.store.records import (
     EnrolmentRow,
     NewJob,
     NewPilot,
+    SignedReceipt,
     Submission,
 )
 
@@ -69,7 +70,7 @@ def report(job: str, attempt: int = 1, **fields: object) -> Report:
     return Report.model_validate(values)
 
 
-def receipt(job: str, number: int = 1, launcher: str = KEY) -> Receipt:
+def receipt(job: str, number: int = 1, launcher: str = KEY) -> SignedReceipt:
     statement = Statement(
         key=KEY,
         id=ident("r", number),
@@ -84,7 +85,7 @@ def receipt(job: str, number: int = 1, launcher: str = KEY) -> Receipt:
         leased_at=200.0,
         accepted_at=300.0,
     )
-    return Receipt(statement=statement, signature="s" * 86)
+    return SignedReceipt.of(Receipt(statement=statement, signature="s" * 86))
 
 
 async def state(store: Store, job: str) -> JobState:

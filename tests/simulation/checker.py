@@ -164,7 +164,7 @@ def _credit(ledger: Ledger, manager_key: str) -> Iterator[Violation]:
         ids[statement.job].add(statement.id)
         if statement.id not in granted:
             granted[statement.id] = statement.granted
-            if not signed(manager_key, statement.canonical(), receipt.signature):
+            if not signed(manager_key, receipt.signed(), receipt.signature):
                 yield Violation("credit", f"receipt {statement.id} is not signed by the manager")
     for job, view in ledger.final.items():
         wanted = 1 if view.state is JobState.SUCCEEDED else 0

@@ -34,7 +34,7 @@ async def test_a_job_goes_all_the_way(world: World) -> None:
     frame = await pilot.finish(job)
     assert verdicts(frame) == [VerdictKind.ACCEPTED]
     (receipt,) = frame.receipts
-    assert signed(world.signer.public_key, receipt.statement.canonical(), receipt.signature)
+    assert signed(world.signer.public_key, receipt.signed(), receipt.signature)
     assert len(from_base64url(receipt.signature)) == 64
     view = await world.job(job)
     assert view.state is JobState.SUCCEEDED

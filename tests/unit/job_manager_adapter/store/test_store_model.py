@@ -30,6 +30,7 @@ from job_manager_adapter.store.records import (
     Release,
     Retire,
     Selected,
+    SignedReceipt,
     Start,
     Submission,
 )
@@ -142,7 +143,7 @@ class Stores(RuleBasedStateMachine):
             many.append(Finish(pilot, report, self.at, self.receipt(report)))
         self.same(self.ours.finish(many), self.memory.finish(many))
 
-    def receipt(self, report: Report) -> Receipt:
+    def receipt(self, report: Report) -> SignedReceipt:
         statement = Statement(
             key=KEY,
             id=make_id("r", self.at, report.attempt),
@@ -157,7 +158,7 @@ class Stores(RuleBasedStateMachine):
             leased_at=1.0,
             accepted_at=self.at,
         )
-        return Receipt(statement=statement, signature="s" * 86)
+        return SignedReceipt.of(Receipt(statement=statement, signature="s" * 86))
 
     @rule(ends=st.lists(st.tuples(numbers, attempt_numbers, losses), max_size=4))
     def release(self, ends: list[tuple[int, int, FailureClass]]) -> None:
