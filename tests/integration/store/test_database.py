@@ -14,6 +14,7 @@ from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.postgres import PostgresStore
 from job_manager_adapter.store.postgres_link import migrations
 from tests.harness.postgres import Postgres, cluster
+from tests.harness.programs import TOOLS
 from tests.integration.store.conftest import House
 from tests.integration.store.worker import worker
 
@@ -121,3 +122,27 @@ def _readable(copy: Path, postgres: Postgres) -> str:
     shutil.copyfile(copy / "manager.dump", target)
     target.chmod(0o644)
     return str(target)
+
+
+async def test_the_command_line_hides_the_password_and_says_what_is_wrong(tmp_path: Path) -> None:
+    config = tmp_path / "manager.toml"
+    url = f"postgresql://me:hush-hush@/nothing?host={tmp_path}"
+    config.write_text(f'data_dir = "{tmp_path / "data"}"\n[store]\nurl = "{url}"\n')
+    code, said = await _run(config, "config", "show")
+    assert code == 0 and "hush" not in said
+    for words in (["doctor"], ["serve"], ["token", "list"], ["backup", str(tmp_path / "backup")]):
+        code, said = await _run(config, *words)
+        assert code == 1, words
+        assert "the database does not answer" in said and "store.url" in said, said
+        assert "hush" not in said and "Traceback" not in said, said
+    config.write_text('[store]\nurl = "mysql://me:hush-hush@host/x"\n')
+    code, said = await _run(config, "config", "check")
+    assert code == 1 and "store.url" in said and "hush" not in said
+
+
+async def _run(config: Path, *words: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        str(TOOLS / "copilot-manager"), "--config", str(config), *words, stdout=-1, stderr=-1
+    )
+    out, err = await process.communicate()
+    return process.returncode, (out + err).decode()
