@@ -71,7 +71,8 @@ def _fields(cls: type[BaseModel], notes: dict[str, str]) -> str:
 
 
 def _default(schema: dict[str, Any]) -> str:
-    empty: dict[str, Any] | None = {} if schema.get("type") == "object" else None  # a mapping that is made each time
+    # a mapping that is made each time has no default in the schema
+    empty: dict[str, Any] | None = {} if schema.get("type") == "object" else None
     default = schema.get("default", empty)
     return "…" if isinstance(default, dict) and default else str(default).replace("|", "\\|")
 
