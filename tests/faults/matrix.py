@@ -46,6 +46,8 @@ SECONDS = {
     Fault.PART10MIN_DOWN: 600 / SCALE,
     Fault.AWAY30S: 30.0,
 }
+SHORT = {Fault.STOP60S, Fault.PART1S, Fault.PART60S}
+"""Costs nobody a lease."""
 LONG = {fault for fault, seconds in SECONDS.items() if seconds > LEASE_SECONDS} | {Fault.GONE}
 """Longer than a lease: a second pilot comes, so that there is one to be offered the jobs."""
 

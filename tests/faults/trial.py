@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults import checker
-from tests.faults.matrix import GRACE_SECONDS, LEASE_SECONDS, Cell, Fault
+from tests.faults.jobs import SCHEDULED
+from tests.faults.matrix import GRACE_SECONDS, LEASE_SECONDS, SHORT, Cell, Fault
 from tests.faults.steps import Step, Stop, Subject, stop_at
 from tests.faults.strikes import BOOT_SECONDS, Strike
 from tests.faults.world import World, world
@@ -22,6 +23,8 @@ SLOW_SECONDS = 3.0
 """Given to a busy computer, wherever real time is compared with what was promised."""
 BYSTANDERS = 2
 LATE_SECONDS = 30.0
+DONE = {Step.COMMITTED, Step.TOLD, Step.CREDITED}
+"""Steps after which nothing of the job may be done again."""
 FILL = "i=0; while :; do dd if=/dev/zero of=$i bs=1M count=4; i=$((i+1)); done"
 LASTS = "sleep 5"
 
@@ -55,6 +58,8 @@ class Trial:
     subject: Subject
     stop: Stop
     began_at: float = field(default_factory=time.time)
+    lasted: float = 0.0
+    """How long the fault was, in real seconds."""
 
     async def run(self) -> None:
         """Raises whatever goes wrong on the way; what the checker finds is in the result."""
@@ -66,6 +71,7 @@ class Trial:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._submit_meanwhile())
             await strike.run()
+            self.lasted = time.time() - struck_at
         self.result.detail = ", ".join(strike.detail)
         await self._recover()
         await self._judge(max(struck_at, strike.room_at - LEASE_SECONDS))
@@ -153,16 +159,30 @@ class Trial:
         self.result.attempts = [len(job.attempts) for job in own]
         found = checker.violations(evidence, world.ledger)
         found += await checker.of_scheduler(world.scheduler, world.ledger)
-        for each in checker.takeovers(evidence):
-            if each.at.timestamp() < since:
-                continue  # of an earlier cell in the same world
+        # what was lost before is of an earlier cell in the same world
+        lost = [each for each in checker.takeovers(evidence) if each.at.timestamp() >= since]
+        found += self._of_takeovers(lost, since)
+        if self.cell.step in DONE:
+            subject = self.subject.job or next(
+                job.id for job in reversed(own) if job.experiment == SCHEDULED
+            )
+            tries = [len(job.attempts) for job in own if job.id == subject]
+            found += [f"done again although it was committed: {subject}"] * (tries != [1])
+        slow = [one for one in self.result.serving_seconds if one > SERVING_SECONDS + SLOW_SECONDS]
+        found += [f"served only {one} s after its start" for one in slow]
+        self.result.violations += found
+
+    def _of_takeovers(self, lost: Sequence[checker.Takeover], since: float) -> list[str]:
+        found = []
+        for each in lost:
             waited = each.at.timestamp() - max(since, each.leased_at.timestamp())
             self.result.offered_again_seconds.append(round(waited, 3))
             if waited > LEASE_SECONDS + GRACE_SECONDS + SLOW_SECONDS:
                 found.append(f"offered again after {waited:.1f} s: {each.job}")
-        slow = [one for one in self.result.serving_seconds if one > SERVING_SECONDS + SLOW_SECONDS]
-        found += [f"served only {one} s after its start" for one in slow]
-        self.result.violations += found
+            short = self.cell.fault in SHORT and self.lasted < LEASE_SECONDS / 2
+            if short and not self.cell.in_a_vm:  # there all is slow, without acceleration
+                found.append(f"lost in a fault of {self.lasted:.1f} s: {each.job}")
+        return found
 
 
 Tell = Callable[[Result], None]
