@@ -9,6 +9,8 @@ from copilot_agent.protocol.frames import InputLink, Links, Offer, OutputLink
 from copilot_agent.transports.base import FileMoveError, FileMover, Moved
 
 ROUNDS = 5
+PACE_BYTES, PACE_SECONDS = 1 << 19, 600.0
+"""A download must bring so much, or its end, each time in so long: about 7 kbit/s."""
 
 
 class FreshLinks:
@@ -44,13 +46,7 @@ class FreshLinks:
     ) -> int:
         for _ in range(ROUNDS):
             try:
-                return await self._mover.download(
-                    self._current(url),
-                    target,
-                    offset=offset,
-                    max_bytes=max_bytes,
-                    progress=progress,
-                )
+                return await self._paced(self._current(url), target, offset, max_bytes, progress)
             except FileMoveError as error:
                 await self._refresh(url, error)
         raise FileMoveError("download: fresh links run out at once", retryable=False)
@@ -66,6 +62,30 @@ class FreshLinks:
             except FileMoveError as error:
                 await self._refresh(url, error)
         raise FileMoveError("upload: fresh links run out at once", retryable=False)
+
+    async def _paced(
+        self, url: str, target: Path, offset: int, max_bytes: int, progress: Moved | None
+    ) -> int:
+        """A server that lets bytes drip would hold a slot for ever."""
+        loop, came = asyncio.get_running_loop(), 0
+
+        def moved(more: int) -> None:
+            nonlocal came
+            came += more
+            if came >= PACE_BYTES:
+                came = 0
+                limit.reschedule(loop.time() + PACE_SECONDS)
+            if progress is not None:
+                progress(more)
+
+        try:
+            async with asyncio.timeout(PACE_SECONDS) as limit:
+                return await self._mover.download(
+                    url, target, offset=offset, max_bytes=max_bytes, progress=moved
+                )
+        except TimeoutError:
+            text = f"download: less than {PACE_BYTES} bytes came in {PACE_SECONDS:g} s"
+            raise FileMoveError(text, retryable=False) from None
 
     def _current(self, url: str) -> str:
         owner = self._owners.get(url)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from copilot_agent import fresh_links
 from copilot_agent.core.events import Key
 from copilot_agent.fresh_links import FreshLinks
 from copilot_agent.protocol.frames import Links, OutputLink
@@ -10,6 +11,45 @@ from copilot_agent.transports.base import FileMoveError, Moved
 from tests.unit.copilot_agent.core.scenes import job_id, offer
 
 KEY = Key(job_id(1), 1)
+
+
+class Dripping:
+    """A server that sends `pieces`, each after a while, and then no more."""
+
+    def __init__(self, *pieces: int) -> None:
+        self.pieces = pieces
+
+    async def download(
+        self, url: str, target: Path, *, offset: int, max_bytes: int, progress: Moved | None = None
+    ) -> int:
+        assert progress is not None
+        for piece in self.pieces:
+            await asyncio.sleep(0.1)
+            progress(piece)
+        if self.pieces[-1] == 1:
+            await asyncio.Event().wait()
+        return sum(self.pieces)
+
+    async def upload(
+        self, url: str, source: Path, *, sha256: str, size: int, progress: Moved | None = None
+    ) -> None:
+        raise NotImplementedError
+
+
+async def test_a_dripping_server_is_given_up_and_a_slow_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh_links, "PACE_SECONDS", 0.6)
+    slow = FreshLinks(Dripping(*[fresh_links.PACE_BYTES] * 8), lambda _: None)
+    seen: list[int] = []
+    size = await slow.download(
+        "http://slow", tmp_path / "x", offset=0, max_bytes=1 << 30, progress=seen.append
+    )
+    assert (sum(seen), len(seen)) == (size, 8)
+    drip = FreshLinks(Dripping(1, 1, 1), lambda _: None)
+    with pytest.raises(FileMoveError, match="bytes came in 0.6 s") as caught:
+        await drip.download("http://drip", tmp_path / "x", offset=0, max_bytes=9)
+    assert not caught.value.retryable
 
 
 class Mover:
