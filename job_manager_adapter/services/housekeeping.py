@@ -42,7 +42,7 @@ class Housekeeping:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._events.run())
             group.create_task(self._dispatcher.peers.run())
-            group.create_task(self._sweep(min(lease / 10, 1.0)))
+            group.create_task(self._sweep(group, min(lease / 10, 1.0)))
             group.create_task(self._repeat(self.look_after_pilots, min(lease / 2, 10.0)))
             group.create_task(self._repeat(self.recount, 5.0))
             group.create_task(self._repeat(self._draining.refresh, 5.0))
@@ -60,9 +60,13 @@ class Housekeeping:
                 log.warning("%s waits for the store: %s", work.__name__, error)
             await asyncio.sleep(seconds)
 
-    async def _sweep(self, seconds: float) -> None:
-        """Expires leases. A manager that was itself stopped or swamped blames no pilot for it."""
+    async def _sweep(self, group: asyncio.TaskGroup, seconds: float) -> None:
+        """Expires leases. A manager that was itself stopped or swamped blames no pilot for it.
+
+        A slow store is no reason to look at the clock less often.
+        """
         loop = asyncio.get_running_loop()
+        expiring: asyncio.Task[None] | None = None
         while True:
             due = loop.time() + seconds
             await asyncio.sleep(seconds)
@@ -70,10 +74,14 @@ class Housekeeping:
             if late > seconds:
                 log.warning("this manager stood still for %.1f s; all leases last longer", late)
                 self._dispatcher.leases.prolong(late)
-            try:
-                await self.expire()
-            except StoreError as error:
-                log.warning("expire waits for the store: %s", error)
+            if expiring is None or expiring.done():
+                expiring = group.create_task(self._expire_if_possible())
+
+    async def _expire_if_possible(self) -> None:
+        try:
+            await self.expire()
+        except StoreError as error:
+            log.warning("expire waits for the store: %s", error)
 
     async def expire(self) -> None:
         """Takes back leases that ran out, and what is held beyond a drain's deadline."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from copilot_agent.protocol.frames import CommandKind, Policy, VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome
 from job_manager_adapter.services.errors import SessionClosedError
+from job_manager_adapter.store.records import Release, Released
 from job_manager_adapter.views import PilotState
 from tests.harness.programs import eventually
 from tests.unit.job_manager_adapter.services.world import (
@@ -177,28 +180,67 @@ async def test_an_offer_that_ran_out_is_not_made_again(world: World) -> None:
     assert set(pilot.holding) == {(job, 2)}
 
 
+@asynccontextmanager
+async def housekeeping(world: World) -> AsyncIterator[None]:
+    """With leases of `SHORT_LEASE`."""
+    policy = Policy(heartbeat_seconds=0.1, lease_seconds=SHORT_LEASE)
+    world.config = replace(world.config, policy=policy)
+    await world.restart()
+    running = asyncio.create_task(world.services.run())
+    yield
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def stand_still(world: World) -> None:
+    """The whole process, as after SIGSTOP."""
+    began = time.monotonic()
+    time.sleep(2 * SHORT_LEASE)
+    world.clock.advance(time.monotonic() - began)
+
+
 async def test_a_manager_that_stood_still_blames_no_pilot(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.config = replace(
-        world.config, policy=Policy(heartbeat_seconds=0.1, lease_seconds=SHORT_LEASE)
-    )
-    await world.restart()
-    running = asyncio.create_task(world.services.run())
-    pilot = await world.pilot()
-    job = (await world.submit()).jobs[0]
-    await pilot.hear()
-    await pilot.run(job)
-    began = time.monotonic()
-    time.sleep(2 * SHORT_LEASE)  # noqa: ASYNC251 - the whole process stands still, as after SIGSTOP
-    world.clock.advance(time.monotonic() - began)
-    await eventually(lambda: "stood still" in caplog.text, what="the sweep")
-    await world.services.housekeeping.expire()
-    assert (await world.job(job)).state is JobState.RUNNING
-    world.clock.advance(SHORT_LEASE + 0.1)  # now it is the pilot that is silent
-    await eventually(lambda: lost(world, job), what="an expired lease")
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with housekeeping(world):
+        pilot = await world.pilot()
+        job = (await world.submit()).jobs[0]
+        await pilot.hear()
+        await pilot.run(job)
+        stand_still(world)
+        await eventually(lambda: "stood still" in caplog.text, what="the sweep")
+        await world.services.housekeeping.expire()
+        assert (await world.job(job)).state is JobState.RUNNING
+        world.clock.advance(SHORT_LEASE + 0.1)  # now it is the pilot that is silent
+        await eventually(lambda: lost(world, job), what="an expired lease")
+
+
+async def test_not_even_while_it_waited_for_its_store(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer, release = asyncio.Event(), asyncio.Event(), world.store.release
+
+    async def slow(many: Sequence[Release]) -> list[Released]:
+        asked.set()
+        await answer.wait()
+        return await release(many)
+
+    async with housekeeping(world):
+        silent, pilot = await world.pilot(b"1"), await world.pilot(b"2")
+        lost_one, job = (await world.submit(2)).jobs
+        await silent.hear()
+        await pilot.hear()
+        monkeypatch.setattr(world.store, "release", slow)
+        world.clock.advance(SHORT_LEASE - 0.1)
+        await pilot.run(job)
+        world.clock.advance(0.2)
+        await asked.wait()
+        stand_still(world)
+        answer.set()
+        await eventually(lambda: "stood still" in caplog.text, what="the sweep")
+        await eventually(lambda: lost(world, lost_one), what="an expired lease")
+        await world.services.housekeeping.expire()
+        assert (await world.job(job)).state is JobState.RUNNING
 
 
 async def lost(world: World, job: str) -> bool:
