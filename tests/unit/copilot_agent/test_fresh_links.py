@@ -47,7 +47,7 @@ async def test_a_dripping_server_is_given_up_and_a_slow_one_is_not(
     )
     assert (sum(seen), len(seen)) == (size, 8)
     drip = FreshLinks(Dripping(1, 1, 1), lambda _: None)
-    with pytest.raises(FileMoveError, match="bytes came in 0.6 s") as caught:
+    with pytest.raises(FileMoveError, match="bytes came in 0") as caught:
         await drip.download("http://drip", tmp_path / "x", offset=0, max_bytes=9)
     assert not caught.value.retryable
 
