@@ -5,7 +5,6 @@ aiohttp itself waits for ever for a request's head and for its first byte.
 
 import asyncio
 import ipaddress
-import weakref
 from collections import Counter
 from typing import cast
 
@@ -16,6 +15,8 @@ CLOSED_BY_GUARD = "closed by the connection guard"
 
 class _Watched(asyncio.Protocol):
     """Stands between a socket and aiohttp's protocol and notes when what came."""
+
+    __slots__ = ("_guard", "address", "busy", "inner", "transport", "waiting_since")
 
     def __init__(self, guard: "ConnectionGuard", inner: asyncio.Protocol) -> None:
         self._guard = guard
@@ -67,9 +68,6 @@ class ConnectionGuard:
         self._per_address = per_address
         self._count_loopback = count_loopback
         self._loop = asyncio.get_running_loop()
-        self._watched: weakref.WeakKeyDictionary[asyncio.BaseTransport, _Watched] = (
-            weakref.WeakKeyDictionary()
-        )
         self._open: set[_Watched] = set()
         self._addresses: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
@@ -95,7 +93,6 @@ class ConnectionGuard:
             self._addresses[address] += 1
         connection.address = address
         self._open.add(connection)
-        self._watched[transport] = connection
         self._arm()
         return True
 
@@ -120,13 +117,14 @@ class ConnectionGuard:
 
         @web.middleware
         async def watch(request: web.Request, handler: object) -> web.StreamResponse:
-            connection = self._watched.get(request.transport) if request.transport else None
-            if connection:
+            transport = request.transport
+            connection = transport.get_protocol() if transport else None
+            if isinstance(connection, _Watched):
                 connection.busy, connection.waiting_since = True, None
             try:
                 return await handler(request)  # type: ignore[operator,no-any-return]
             finally:
-                if connection:
+                if isinstance(connection, _Watched):
                     connection.busy = False
 
         return watch

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 from pydantic import ValidationError
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
@@ -74,7 +74,7 @@ class SocketRoute:
         """After the first frame; `None` if there comes none any more."""
         try:
             async with asyncio.timeout(self._door.first_frame_seconds):
-                first = await self._receive(socket)
+                first = self._frame(await socket.receive())
         except TimeoutError as error:
             raise _malformed("no frame came") from error
         if first is None:
@@ -88,23 +88,22 @@ class SocketRoute:
         """To the end of what the pilot says, with which the session ends."""
         loop, pace = asyncio.get_running_loop(), Pace(FRAMES_PER_SECOND, FRAME_BURST)
         try:
-            while await self._hear(socket, session):
+            while self._hear(session, await socket.receive()):
                 pace.forgive(FRAMES_PER_JOB * session.newly_accepted())
                 if delay := pace.delay(loop.time()):
                     await asyncio.sleep(delay)
         finally:
             session.detach()
 
-    async def _hear(self, socket: web.WebSocketResponse, session: PilotSession) -> bool:
-        """One frame, of which nothing stays in memory while the next one is waited for."""
-        frame = await self._receive(socket)
+    def _hear(self, session: PilotSession, message: WSMessage) -> bool:
+        """False at the end. No frame stays in memory while the next one is waited for."""
+        frame = self._frame(message)
         if frame is not None:
             session.receive(frame)
         return frame is not None
 
-    async def _receive(self, socket: web.WebSocketResponse) -> PilotFrame | None:
-        """The next frame, `None` at the end. Raises `CopilotError` for a malformed one."""
-        message = await socket.receive()
+    def _frame(self, message: WSMessage) -> PilotFrame | None:
+        """`None` at the end. Raises `CopilotError` for a malformed one."""
         if message.type is WSMsgType.TEXT:
             self._door.count_frame("websocket")
             return _parse(message.data)
