@@ -59,6 +59,8 @@ class Pilot:
     leases: dict[Key, Lease] = field(default_factory=dict)
     doomed: dict[Key, Doomed] = field(default_factory=dict)
     """Attempts it still holds although they are no longer its own; they take room until then."""
+    room_until: float = 0.0
+    """Until then its room is looked at only when something moves (monotonic)."""
     reserved: Counter[int] = field(default_factory=Counter)
     """Claims under way, by class number."""
     reserved_needs: dict[int, Requirements] = field(default_factory=dict)

@@ -43,13 +43,15 @@ class RandomIds:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._chance = b""
+        self._used = 0
 
     def make(self, kind: str) -> str:
-        if not self._chance:  # one system call for many identifiers
-            self._chance = secrets.token_bytes(7 * 256)
-        chance = int.from_bytes(self._chance[:7], "big") & _FIFTY_BITS
-        self._chance = self._chance[7:]
-        return make_id(kind, self._clock.time(), chance)
+        if self._used >= len(self._chance):  # one system call for many identifiers
+            self._chance, self._used = secrets.token_bytes(7 * 256), 0
+        chance = self._chance[self._used : self._used + 7]
+        self._used += 7
+        number = int.from_bytes(chance, "big") & _FIFTY_BITS
+        return make_id(kind, self._clock.time(), number)
 
     def secret(self) -> str:
         return secrets.token_urlsafe(32)

@@ -113,38 +113,48 @@ class Conversation:
         dispatcher = self._dispatcher
         pilot = dispatcher.fleet.pilots[session.pilot]
         now = dispatcher.clock.monotonic()
+        moved = bool(frame.reports or pilot.silent or now >= pilot.room_until)
         pilot.seen, pilot.seen_at, pilot.silent = now, dispatcher.clock.time(), False
-        outbox = dispatcher.outbox(pilot.id)
         self._reflected(pilot, frame)
         self._reports.take(pilot, frame.reports)
         if frame.link_requests:
             dispatcher.spawn(self._fresh_links(pilot, frame.link_requests))
-        if frame.sequence < pilot.sequence:
-            return  # overtaken by a newer one: what it says of the present is past
-        first = pilot.sequence < 0
+        if frame.sequence >= pilot.sequence:  # else what it says of the present is past
+            moved |= self._present(pilot, session, frame, now)
+        if moved:
+            pilot.room_until = now + dispatcher.config.policy.heartbeat_seconds / 2
+            dispatcher.refresh(pilot)
+            dispatcher.rematch(pilot.id)
+
+    def _present(self, pilot: Pilot, session: PilotSession, frame: PilotFrame, now: float) -> bool:
+        """What the pilot is and has now. Whether that may change its room."""
+        first, doomed = pilot.sequence < 0, bool(pilot.doomed)
         pilot.sequence = session.acknowledges = frame.sequence
-        self._pause(pilot, frame.paused)
-        self._held(pilot, frame.holding, now)
+        moved = self._pause(pilot, frame.paused)
+        moved |= self._held(pilot, frame.holding, now)
         self._progress(pilot, frame.progress)
         if first:
             self._offer_again(pilot, frame.holding)
             self._draining.greet(pilot, frame.draining)
-        outbox.repeat(now - dispatcher.config.policy.heartbeat_seconds / 2)
-        self._capabilities(pilot, frame)
-        if frame.wants != pilot.wants:
-            pilot.wants = dispatcher.fleet.same(frame.wants)
-        pilot.leaving = frame.draining
-        dispatcher.refresh(pilot)
-        dispatcher.rematch(pilot.id)
+        outbox = self._dispatcher.outbox(pilot.id)
+        outbox.repeat(now - self._dispatcher.config.policy.heartbeat_seconds / 2)
+        moved |= self._capabilities(pilot, frame) or self._wishes(pilot, frame)
+        return moved or first or doomed or bool(pilot.doomed)
+
+    def _wishes(self, pilot: Pilot, frame: PilotFrame) -> bool:
+        if frame.draining == pilot.leaving and frame.wants == pilot.wants:
+            return False
+        pilot.wants, pilot.leaving = self._dispatcher.fleet.same(frame.wants), frame.draining
+        return True
 
     def _reflected(self, pilot: Pilot, frame: PilotFrame) -> None:
         self._dispatcher.outbox(pilot.id).reflect(frame.commands_done, frame.receipts_kept)
         if frame.receipts_kept:
             self._dispatcher.lazily.kept(pilot.launcher_key, frame.receipts_kept)
 
-    def _pause(self, pilot: Pilot, paused: bool) -> None:
+    def _pause(self, pilot: Pilot, paused: bool) -> bool:
         if paused == pilot.paused:
-            return
+            return False
         pilot.paused = paused
         now = self._dispatcher.clock.monotonic()
         for lease in pilot.leases.values():
@@ -152,10 +162,15 @@ class Conversation:
             self._dispatcher.leases.renew(lease, now, now + grace)
         self._dispatcher.spawn(self._write_down(pilot))
         self._dispatcher.events.emit("pilot", pilot.id, "paused" if paused else "resumed")
+        return True
 
-    def _held(self, pilot: Pilot, holding: Sequence[Held], now: float) -> None:
-        """Renews what is named and ours; what is not is to be abandoned."""
+    def _held(self, pilot: Pilot, holding: Sequence[Held], now: float) -> bool:
+        """Renews what is named and ours; what is not is to be abandoned.
+
+        Whether an attempt began or ceased to take room.
+        """
         keys: set[Key] = set()
+        moved = False
         offers = self._dispatcher.outbox(pilot.id).offers
         for held in holding:
             key = (held.job, held.attempt)
@@ -167,6 +182,7 @@ class Conversation:
             grace = self._dispatcher.grace(pilot, lease.pause_seconds)
             if not self._dispatcher.leases.renew(lease, now, now + grace):
                 continue  # it ran out; the sweep takes it away
+            moved |= (lease.phase is Phase.REPORTING) != (held.phase is Phase.REPORTING)
             lease.phase = held.phase
             offers.reflected(key)
             lease.spec = None
@@ -174,6 +190,7 @@ class Conversation:
                 self._started(lease)
         if pilot.doomed:
             self._gone(pilot, keys)
+        return moved
 
     def _started(self, lease: Lease) -> None:
         lease.started, lease.began_at = True, self._dispatcher.clock.time()
@@ -206,12 +223,13 @@ class Conversation:
                     item = item.model_copy(update={"log_tail": tail})
                 lease.progress = item
 
-    def _capabilities(self, pilot: Pilot, frame: PilotFrame) -> None:
+    def _capabilities(self, pilot: Pilot, frame: PilotFrame) -> bool:
         if frame.capabilities is None or frame.capabilities == pilot.capabilities:
-            return
+            return False
         pilot.capabilities = frame.capabilities
         pilot.cpu_flags = self._dispatcher.fleet.intern(frame.capabilities.cpu_flags)
         self._dispatcher.spawn(self._write_down(pilot))
+        return True
 
     async def _write_down(self, pilot: Pilot) -> None:
         change = PilotChange(

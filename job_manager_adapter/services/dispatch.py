@@ -370,9 +370,10 @@ class Dispatcher:
         self._claiming -= 1
         if not self._claiming:
             self._stillborn.clear()
-        for name in {claim.pilot: None for claim in claims}:
-            self.refresh(self.fleet.pilots[name])
-            self.wake(name)
+        for claim, claimed in zip(claims, results, strict=True):
+            if len(claimed) < claim.count:  # else its room is as it was reckoned
+                self.refresh(self.fleet.pilots[claim.pilot])
+            self.wake(claim.pilot)
         if sum(map(len, results)) < len(picks):  # somebody cancelled meanwhile, or more
             self.miscounted = True
             self._run_dry(claims, results, begun)
@@ -410,6 +411,7 @@ class Dispatcher:
         if got.attempt == 1:
             self.timings.wait.observe(max(got.at - id_time(got.job), 0.0))
         if pilot.elsewhere or (got.job, got.attempt) in self._stillborn:
+            self.refresh(pilot)
             return
         now = self.clock.monotonic()
         lease = Lease(

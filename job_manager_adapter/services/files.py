@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
-from copilot_agent.protocol.frames import InputLink, OutputLink
+from copilot_agent.protocol.frames import InputLink
 from copilot_agent.protocol.job import STDERR, STDOUT, InputFile, JobSpec, Output
 from job_manager_adapter.files.blobs import BlobStore
 from job_manager_adapter.files.links import READ, WRITE, LinkSigner
 from job_manager_adapter.files.outputs import OutputIndex
 from job_manager_adapter.files.uploads import Target, Uploads
+from job_manager_adapter.services.links import OutputPlace
 from job_manager_adapter.views import UploadView
 
 MIB = 1 << 20
@@ -65,19 +66,22 @@ class FileService:
         """Where a pilot gets the job's inputs; those with a URL of their own keep it."""
         return tuple(self._input_link(file, now) for file in spec.inputs)
 
-    def outputs(self, job: str, attempt: int, spec: JobSpec, now: float) -> tuple[OutputLink, ...]:
+    def outputs(self, job: str, attempt: int, spec: JobSpec, now: float) -> list[OutputPlace]:
         """Where a pilot puts the declared outputs and both logs."""
-        declared = [(file.name, file.optional, spec.limits.output_mib) for file in spec.outputs]
-        logs = [(name, False, spec.limits.log_mib + 1) for name in (STDOUT, STDERR)]
-        return tuple(
-            OutputLink.model_construct(  # of what was checked when the job came
-                name=name,
-                url=self._output_url(spec.experiment, job, attempt, name, mib * MIB, now),
-                max_bytes=mib * MIB,
-                optional=optional,
+        wanted = [(file.name, file.optional, spec.limits.output_mib) for file in spec.outputs]
+        wanted += [(name, False, spec.limits.log_mib + 1) for name in (STDOUT, STDERR)]
+        root, until = f"/files/v1/outputs/{job}/{attempt}/", now + LINK_SECONDS
+        sign, experiment = self._signer.sign, spec.experiment
+        return [
+            OutputPlace(
+                name,
+                self.base_url
+                + sign(WRITE, root + name, until, max_bytes=mib * MIB, experiment=experiment),
+                mib * MIB,
+                optional,
             )
-            for name, optional, mib in declared + logs
-        )
+            for name, optional, mib in wanted
+        ]
 
     def check_link(self, kind: str, path: str, query: dict[str, str]) -> None:
         """Raises `CopilotError` with `link_invalid` or `link_expired`."""
@@ -230,14 +234,6 @@ class FileService:
             url = self.base_url + self._signer.sign(READ, path, now + LINK_SECONDS)
         return InputLink.model_construct(
             name=file.name, url=url, sha256=file.sha256, size=file.size, unpack=file.unpack
-        )
-
-    def _output_url(
-        self, experiment: str, job: str, attempt: int, name: str, max_bytes: int, now: float
-    ) -> str:
-        path = f"/files/v1/outputs/{job}/{attempt}/{name}"
-        return self.base_url + self._signer.sign(
-            WRITE, path, now + LINK_SECONDS, max_bytes=max_bytes, experiment=experiment
         )
 
     def _missing_outputs(self, job: str, attempt: int, outputs: Sequence[Output]) -> list[str]:

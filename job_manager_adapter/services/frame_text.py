@@ -5,10 +5,11 @@ carries the job's specification as it is stored, a receipt the very bytes that w
 `ManagerFrame` reads the result.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii as quote
 
 from copilot_agent.protocol.frames import InputLink, OutputLink, VerdictKind
+from job_manager_adapter.services.links import OutputPlace
 
 
 def manager_frame(head: str, **arrays: Sequence[str]) -> str:
@@ -27,28 +28,41 @@ def offer(
     spec: bytes,
     lease_seconds: float,
     inputs: Sequence[InputLink],
-    outputs: Sequence[OutputLink],
+    outputs: Sequence[OutputPlace | OutputLink],
 ) -> str:
     """`spec` is JSON."""
-    links = _links("inputs", inputs) + _links("outputs", outputs)
     return (
         f'{{"job":"{job}","attempt":{attempt},"spec":{spec.decode()},'
-        f'"lease_seconds":{lease_seconds!r}{links}}}'
+        f'"lease_seconds":{lease_seconds!r}{_places(inputs, outputs)}}}'
     )
 
 
 def links(
-    job: str, attempt: int, inputs: Sequence[InputLink], outputs: Sequence[OutputLink]
+    job: str,
+    attempt: int,
+    inputs: Sequence[InputLink],
+    outputs: Sequence[OutputPlace | OutputLink],
 ) -> str:
-    both = _links("inputs", inputs) + _links("outputs", outputs)
-    return f'{{"job":"{job}","attempt":{attempt}{both}}}'
+    return f'{{"job":"{job}","attempt":{attempt}{_places(inputs, outputs)}}}'
 
 
-def _links(name: str, links: Iterable[InputLink | OutputLink]) -> str:
-    texts = [link.model_dump_json(exclude_defaults=True) for link in links]
-    return f',"{name}":[{",".join(texts)}]' if texts else ""
+def _places(inputs: Sequence[InputLink], outputs: Sequence[OutputPlace | OutputLink]) -> str:
+    text = ""
+    if inputs:
+        sources = ",".join([link.model_dump_json(exclude_defaults=True) for link in inputs])
+        text = f',"inputs":[{sources}]'
+    if outputs:
+        text += f',"outputs":[{",".join(map(_output, outputs))}]'
+    return text
+
+
+def _output(link: OutputPlace | OutputLink) -> str:
+    optional = ',"optional":true' if link.optional else ""
+    return (
+        f'{{"name":"{link.name}","url":{quote(link.url)},"max_bytes":{link.max_bytes}{optional}}}'
+    )
 
 
 def verdict(job: str, attempt: int, kind: VerdictKind, reason: str = "") -> str:
-    why = f',"reason":{json.dumps(reason[:2000])}' if reason else ""
+    why = f',"reason":{quote(reason[:2000])}' if reason else ""
     return f'{{"job":"{job}","attempt":{attempt},"verdict":"{kind.value}"{why}}}'

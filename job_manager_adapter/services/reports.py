@@ -1,7 +1,7 @@
 """Reports become results: outputs checked, receipt signed, committed, answered."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from copilot_agent.protocol.frames import Report, VerdictKind
 from copilot_agent.protocol.job import JobSpec, JobState, Outcome
@@ -58,7 +58,10 @@ class Reports:
             self._not_under_way(reports)
         for (pilot, _), finish, result in zip(good, finishes, results, strict=True):
             self._finished(pilot, finish, result)
-        self._go_on({pilot.id: pilot for pilot, _ in good}.values(), results)
+        if any(item.requeued for item in results):
+            self._dispatcher.rematch()
+        for pilot in {pilot.id: pilot for pilot, _ in good}.values():
+            self._dispatcher.wake(pilot.id)
 
     def _not_under_way(self, reports: Sequence[Reported]) -> None:
         for pilot, report in reports:
@@ -66,15 +69,6 @@ class Reports:
             self._under_way.discard((pilot.id, key))
             if lease := pilot.leases.get(key):
                 lease.ending = False
-
-    def _go_on(self, pilots: Iterable[Pilot], results: Sequence[Finished]) -> None:
-        for pilot in pilots:
-            self._dispatcher.refresh(pilot)
-        if any(item.requeued for item in results):
-            self._dispatcher.rematch()
-        for pilot in pilots:
-            self._dispatcher.rematch(pilot.id)
-            self._dispatcher.wake(pilot.id)
 
     async def _checked(self, pilot: Pilot, report: Report) -> bool:
         """Whether its outputs are here; otherwise it is rejected."""
@@ -125,6 +119,7 @@ class Reports:
         if result.verdict is not VerdictKind.ACCEPTED and key in pilot.leases:
             log.error("lease of %s attempt %d disagreed", *key)
         elif result.verdict is VerdictKind.REJECTED:
+            self._dispatcher.refresh(pilot)
             return  # the attempt is another pilot's, whose lease lives on
         lease = self._dispatcher.drop(key)
         if result.state is None:
