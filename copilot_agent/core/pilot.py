@@ -364,14 +364,16 @@ class PilotCore:
             return []
         self._leaving = Leaving(deadline, exit_code=0)
         self.speech.taking = False
-        self.speech.urgent = True
+        self.speech.urgent = self.speech.leaving = True
         return [do.Note("info", message), *self.work.end_all(given_back(failure_class, message))]
 
     def _left(self, now: float) -> list[Effect]:
         """Leaves when nothing is held any more and that was said, or at the deadline."""
         if self._leaving is None:
             return []
-        told = not (self.link.attached and (self.errands.news or self.link.in_flight is not None))
+        told = not self.link.attached or (
+            self.speech.farewell_said and not self.errands.news and self.link.in_flight is None
+        )
         if (self.work.attempts or not told) and now < self._leaving.deadline:
             return []
         self.finished = True

@@ -35,6 +35,8 @@ class Speech:
         self.paused = False
         self.taking = True
         """Whether more work is wanted."""
+        self.leaving = False
+        self.farewell_said = False
         self._capabilities = capabilities
         self._wants = Wants(
             cores=capabilities.cores,
@@ -123,9 +125,11 @@ class Speech:
             sequence=self._link.next_sequence(),
             paused=self.paused,
             draining=not self.taking,
+            leaving=self.leaving,
             capabilities=self._capabilities if attaching else None,
             commands_done=commands,
             receipts_kept=receipts,
         )
         self.urgent = self._reports_again = self.with_progress = self._work.news = False
+        self.farewell_said = self.leaving
         return do.SendFrame(frame)

@@ -105,6 +105,8 @@ class PilotFrame(Wire):
     paused: bool = False
     """True from a pause's announcement until the first frame after it."""
     draining: bool = False
+    leaving: bool = False
+    """The pilot stops: so in its last frames, until it attaches again."""
     capabilities: Capabilities | None = None
     commands_done: Annotated[tuple[CommandId, ...], FailFast(), Field(max_length=1000)] = ()
     receipts_kept: Annotated[tuple[ReceiptId, ...], FailFast(), Field(max_length=1000)] = ()

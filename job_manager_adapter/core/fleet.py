@@ -49,6 +49,8 @@ class Pilot:
     paused: bool = False
     leaving: bool = False
     """It says itself that it drains."""
+    departed: bool = False
+    """It has said good-bye; it may still come back."""
     draining: bool = False
     """An operator said so: of it, of its host or of the fleet."""
     drain_command: str = ""
@@ -99,7 +101,7 @@ class Pilot:
         return ready and not (self.paused or self.leaving or self.draining or self.retired)
 
     def state(self, now: float, lease_seconds: float) -> PilotState:
-        if self.retired:
+        if self.retired or (self.departed and not self.attached):
             return PilotState.RETIRED
         if self.paused:
             return PilotState.PAUSED

@@ -139,6 +139,7 @@ class Conversation:
         outbox = self._dispatcher.outbox(pilot.id)
         outbox.repeat(now - self._dispatcher.config.policy.heartbeat_seconds / 2)
         moved |= self._capabilities(pilot, frame) or self._wishes(pilot, frame)
+        pilot.departed = frame.leaving
         return moved or first or doomed or bool(pilot.doomed)
 
     def _wishes(self, pilot: Pilot, frame: PilotFrame) -> bool:

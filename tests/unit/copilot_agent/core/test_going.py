@@ -45,6 +45,22 @@ def test_a_stopping_agent_reports_and_leaves_at_the_last_verdict() -> None:
     assert scene.log[-1] == do.Finish(0)
 
 
+def test_an_idle_agent_says_good_bye_before_it_leaves() -> None:
+    scene = attached()
+    scene.sent()
+    effects = scene.do(ev.StopAsked(5.0))
+    (farewell,) = of(effects, do.SendFrame)
+    assert farewell.frame.leaving
+    assert not scene.core.finished
+    assert scene.do(ev.FrameSent(farewell.frame.sequence))[-1] == do.Finish(0)
+
+
+def test_an_agent_without_a_connection_leaves_without_a_word() -> None:
+    scene = attached()
+    scene.do(lost())
+    assert scene.do(ev.StopAsked(5.0))[-1] == do.Finish(0)
+
+
 def test_a_stopping_agent_does_not_wait_longer_than_told() -> None:
     scene = attached()
     scene.start(1)

@@ -259,3 +259,19 @@ async def test_the_first_pilots_of_a_fleet_learn_that_it_has_grown(world: World)
     assert before is not None and frame is not None and frame.policy is not None
     assert frame.policy.reconnect_seconds > before.reconnect_seconds
     assert await first.say() is None, "once is enough"
+
+
+async def test_a_pilot_that_said_good_bye_is_shown_as_retired_until_it_comes_back(
+    world: World,
+) -> None:
+    async def state() -> PilotState:
+        return (await world.services.pilots.get(OPERATOR, pilot.id)).state
+
+    pilot = await world.pilot()
+    await pilot.say(draining=True, leaving=True)
+    assert await state() is PilotState.DRAINING, "it is still there"
+    assert pilot.session is not None
+    pilot.session.detach()
+    assert await state() is PilotState.RETIRED
+    await pilot.attach()
+    assert await state() is PilotState.ALIVE
