@@ -27,6 +27,7 @@ from tests.simulation.session import Request, Socket
 
 TOKEN_SECONDS = 3600.0
 LOOK_SECONDS = 5.0
+"""Within these it is noticed that a client that waits has hung up."""
 _CLOSE_CODES = {
     ErrorCode.SESSION_SUPERSEDED: 4001,
     ErrorCode.UNAUTHENTICATED: 4002,
@@ -166,10 +167,14 @@ class Door:
         session.receive(frame)
         self._heard(pilot, frame)
         answer = self._machine.spawn(session.next_text(min(request.wait, 25.0)))
-        while not answer.done() and not request.gone:
-            await asyncio.wait({answer}, timeout=LOOK_SECONDS)
-        if not answer.done():
-            answer.cancel()
+        universe = self._machine.universe
+        request.noticed = lambda: universe.after(
+            universe.random.uniform(0.0, LOOK_SECONDS), self._machine.call, answer.cancel
+        )
+        if request.gone:
+            request.noticed()
+        await asyncio.wait({answer})
+        if answer.cancelled():
             return 503, b""
         reply = answer.result()
         return (204, b"") if reply is None else (200, reply.encode())

@@ -27,14 +27,14 @@ def _vm_crash(world: "World", host: Host) -> None:
 
 
 def _vm_pause(world: "World", host: Host) -> None:
-    seconds = world.choose(3.0, 15.0, 70.0, 100.0, 150.0)
+    seconds = world.choose(3.0, 15.0, 25.0, 35.0, 50.0, 75.0)
     host.ask(Ask.PAUSE)
     world.trouble("vm-pause", host, seconds + 3.0)
     world.universe.after(seconds, host.ask, Ask.RESUME)
 
 
 def _vm_stall(world: "World", host: Host) -> None:
-    seconds = world.choose(1.0, 8.0, 40.0, 75.0, world.about_a_lease(), world.about_a_lease())
+    seconds = world.choose(1.0, 8.0, 20.0, 40.0, world.about_a_lease(), world.about_a_lease())
     host.stall()
     world.trouble("vm-stall", host, seconds)
     world.universe.after(seconds, host.go_on)
@@ -53,7 +53,7 @@ def _clock_pilot(world: "World", host: Host) -> None:
 
 def _partition(kind: str, directions: tuple[str, ...]) -> Callable[["World", Host], None]:
     def apply(world: "World", host: Host) -> None:
-        seconds = world.choose(1.0, 10.0, 35.0, 75.0, 100.0, world.about_a_lease())
+        seconds = world.choose(1.0, 10.0, 20.0, 45.0, world.about_a_lease())
         victims = world.hosts if world.universe.random.random() < 0.2 else [host]
         for each in victims:
             each.line.partition(directions)
@@ -80,14 +80,14 @@ def _noise(world: "World", host: Host) -> None:
 
 
 def _manager_crash(world: "World", host: Host) -> None:
-    seconds = world.choose(0.5, 3.0, 20.0, 70.0)
+    seconds = world.choose(0.5, 3.0, 10.0, 40.0)
     world.manager.crash()
     world.trouble("manager-crash", None, seconds)
     world.universe.after(seconds, world.manager.start)
 
 
 def _store_crash(world: "World", host: Host) -> None:
-    seconds = world.choose(0.2, 4.0, 30.0)
+    seconds = world.choose(0.2, 4.0, 15.0)
     world.database.crash()
     world.trouble("store-crash", None, seconds)
     world.universe.after(seconds, world.database.start)

@@ -13,7 +13,7 @@ import random
 from asyncio import events
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 EPOCH = 1_700_000_000.0
@@ -30,8 +30,10 @@ class Clock:
     def __init__(self, universe: "Universe") -> None:
         self._universe = universe
         self._origin = universe.now - 1000.0
-        self.stopped = False
         self._stopped_at = 0.0
+        self.stopped = False
+        self.changes = 0
+        """So that others see when times have moved against the universe's."""
         self.wall_offset = EPOCH + self._origin
 
     def monotonic(self) -> float:
@@ -46,18 +48,49 @@ class Clock:
     def stop(self) -> None:
         if not self.stopped:
             self.stopped, self._stopped_at = True, self._universe.now
+            self.changes += 1
 
     def go_on(self) -> None:
         if self.stopped:
             self.stopped = False
             self._origin += self._universe.now - self._stopped_at
+            self.changes += 1
 
     def put_back(self, monotonic: float) -> None:
         """To an earlier reading, as a snapshot has it."""
         self._origin = self._universe.now - monotonic
+        self.changes += 1
 
     def universal(self, monotonic: float) -> float:
         return monotonic + self._origin
+
+
+class Handle:
+    """What asyncio's own handles are, with less in them."""
+
+    __slots__ = ("_when", "args", "callback", "context", "dead")
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
+        when: float = 0.0,
+    ) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = context or copy_context()
+        self._when = when
+        self.dead = False
+
+    def cancel(self) -> None:
+        self.dead = True
+
+    def cancelled(self) -> bool:
+        return self.dead
+
+    def when(self) -> float:
+        return self._when
 
 
 # Our own signatures are looser than those that serve callers; nobody is misled here.
@@ -69,17 +102,20 @@ class MachineLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, machine: "Machine") -> None:
         self._machine = machine
-        self.ready: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._count = itertools.count()
+        self._clock = machine.clock
+        self.ready: deque[Handle] = deque()
+        self._timers: list[tuple[float, int, Handle]] = []
+        self._count = 0
+        self._changes = -1
+        self._due = math.inf
 
     def time(self) -> float:
-        return self._machine.clock.monotonic()
+        return self._clock.monotonic()
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    ) -> Handle:
+        handle = Handle(callback, args, context)
         self.ready.append(handle)
         return handle
 
@@ -91,7 +127,7 @@ class MachineLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> asyncio.TimerHandle:
+    ) -> Handle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(
@@ -100,9 +136,12 @@ class MachineLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._count), handle))
+    ) -> Handle:
+        handle = Handle(callback, args, context, when)
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, handle))
+        if self._timers[0][2] is handle:
+            self._changes = -1
         return handle
 
     def create_future(self) -> "asyncio.Future[Any]":
@@ -139,24 +178,40 @@ class MachineLoop(asyncio.AbstractEventLoop):
     def remove_signal_handler(self, sig: int) -> bool:
         return True
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is left where it is, and passed over."""
-
     # ----- for the universe
 
-    def next_timer(self) -> float | None:
+    def due(self) -> float:
+        """When, in the universe's time, its next timer comes; never while its clock stands."""
+        clock = self._clock
+        if self._changes == clock.changes:
+            return self._due
         timers = self._timers
-        while timers and timers[0][2]._cancelled:
+        while timers and timers[0][2].dead:
             heapq.heappop(timers)
-        return timers[0][0] if timers else None
+        self._changes = clock.changes
+        idle = clock.stopped or not timers
+        self._due = math.inf if idle else clock.universal(timers[0][0]) + NUDGE
+        return self._due
 
     def collect(self) -> None:
         """Timers that are due become ready."""
-        timers, until = self._timers, self.time()
+        timers, until = self._timers, self._clock.monotonic()
         while timers and timers[0][0] <= until:
             handle = heapq.heappop(timers)[2]
-            if not handle.cancelled():
+            if not handle.dead:
                 self.ready.append(handle)
+        self._changes = -1
+
+    def run(self, interrupts: list[Callable[[], object]]) -> None:
+        """Its callbacks, until there are none or something cuts in."""
+        ready = self.ready
+        while ready and not interrupts:
+            handle = ready.popleft()
+            if not handle.dead:
+                try:
+                    handle.context.run(handle.callback, *handle.args)
+                except Exception as error:  # noqa: BLE001 - as a loop does it: told, and gone on
+                    self.call_exception_handler({"message": "in a callback", "exception": error})
 
 
 class Machine:
@@ -167,8 +222,6 @@ class Machine:
         self.name = name
         self.clock = clock
         self.alive = True
-        self.due = math.inf
-        """As of the universe's last look."""
         self.loop = MachineLoop(self)  # type: ignore[abstract]
         universe.machines.append(self)
 
@@ -184,13 +237,6 @@ class Machine:
         self.alive = False
         self.universe.machines.remove(self)
         self.universe.graveyard.append(self)
-
-    def next_due(self) -> float:
-        """In the universe's time."""
-        if self.clock.stopped:
-            return math.inf
-        timer = self.loop.next_timer()
-        return math.inf if timer is None else self.clock.universal(timer) + NUDGE
 
 
 class Universe:
@@ -244,7 +290,7 @@ class Universe:
                 _, _, action, args = heapq.heappop(self._events)
                 action(*args)
             for machine in self.machines:
-                if machine.due <= due and not machine.clock.stopped:
+                if machine.loop.due() <= due:
                     machine.loop.collect()
         return True
 
@@ -252,9 +298,9 @@ class Universe:
         """When something happens next."""
         due = self._events[0][0] if self._events else limit + 1.0
         for machine in self.machines:
-            machine.due = machine.next_due()
-            if machine.due < due:
-                due = machine.due
+            at = machine.loop.due()
+            if at < due:
+                due = at
         return due
 
     def _run_ready(self) -> None:
@@ -270,15 +316,10 @@ class Universe:
                 return
 
     def _run(self, machine: Machine) -> None:
-        """Its callbacks, until there are none or something cuts in."""
-        ready, interrupts = machine.loop.ready, self._interrupts
         events._set_running_loop(machine.loop)
         Universe.current = machine
         try:
-            while ready and not interrupts:
-                handle = ready.popleft()
-                if not handle._cancelled:
-                    handle._run()
+            machine.loop.run(self._interrupts)
         finally:
             Universe.current = None
             events._set_running_loop(None)

@@ -20,7 +20,7 @@ from tests.simulation.session import PREFIX, Server
 from tests.simulation.steps import Step, Steps
 from tests.simulation.store import Call, Connection, Database
 
-LEASE, HEARTBEAT = 60.0, 10.0
+LEASE, HEARTBEAT = 30.0, 6.0
 RETRY_SECONDS = 2.0
 SUPERVISOR_SECONDS = 2.0
 SIGNER = Ed25519Signer(Ed25519PrivateKey.from_private_bytes(b"m" * 32))

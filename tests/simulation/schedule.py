@@ -50,22 +50,23 @@ def plan(seed: int) -> Plan:
     strikes = _strikes(chance, CELLS[seed % len(CELLS)])
     told = any(strike.step is Step.TOLD for strike in strikes)
     hosts = tuple(
-        Size(chance.randint(1, 2), chance.randint(0, 2)) for _ in range(chance.choice((3, 3, 3, 4)))
+        Size(chance.randint(1, 2), chance.randint(0, 2))
+        for _ in range(3 if chance.random() < 0.9 else 4)
     )
     return Plan(
         seed=seed,
         hosts=hosts,
-        polling=tuple(chance.random() < 0.35 for _ in hosts),
+        polling=tuple(chance.random() < 0.3 for _ in hosts),
         embedded=chance.random() < 0.5,
         submissions=tuple(_submissions(chance)),
         upstream=tuple(_spec(chance, "cms") for _ in range(chance.randint(2, 4) if told else 0)),
         strikes=strikes,
         cancels=tuple(
-            (chance.uniform(6.0, 60.0), chance.randrange(10)) for _ in range(chance.randrange(3))
+            (chance.uniform(6.0, 40.0), chance.randrange(10)) for _ in range(chance.randrange(3))
         ),
         drains=tuple(
-            (begin, begin + chance.uniform(5.0, 60.0), chance.randrange(len(hosts)))
-            for begin in [chance.uniform(10.0, 50.0)][: chance.randrange(2)]
+            (begin, begin + chance.uniform(5.0, 30.0), chance.randrange(len(hosts)))
+            for begin in [chance.uniform(10.0, 40.0)][: chance.randrange(2)]
         ),
         snapshots=any(strike.fault == "rollback" for strike in strikes),
     )
@@ -84,7 +85,7 @@ def _strikes(chance: random.Random, first: tuple[str, Step]) -> tuple[Strike, ..
 
 def _strike(chance: random.Random, fault: str, step: Step) -> Strike:
     nth = chance.choice((1, 1, 2, 3, 5))
-    latest = chance.uniform(30.0, 70.0)
+    latest = chance.uniform(20.0, 40.0)
     wait = chance.choice((0.0, 0.0, chance.uniform(0.0, 0.05), chance.uniform(0.0, 8.0)))
     return Strike(fault, step, 1 if step is Step.TOLD else nth, latest, wait)
 
@@ -93,7 +94,7 @@ def _submissions(chance: random.Random) -> list[tuple[float, tuple[JobSpec, ...]
     total, parts = chance.choice((10, 10, 11)), []
     while total > 0:
         count = min(total, chance.randint(2, 6))
-        parts.append((chance.uniform(0.5, 20.0), tuple(_spec(chance, "lhc") for _ in range(count))))
+        parts.append((chance.uniform(0.5, 15.0), tuple(_spec(chance, "lhc") for _ in range(count))))
         total -= count
     return parts
 
@@ -101,8 +102,8 @@ def _submissions(chance: random.Random) -> list[tuple[float, tuple[JobSpec, ...]
 def _spec(chance: random.Random, experiment: str) -> JobSpec:
     return job_spec(
         experiment,
-        seconds=chance.choice((1.0, 4.0, 8.0, 15.0, 25.0, 80.0)),
+        seconds=chance.choice((1.0, 3.0, 6.0, 12.0, 20.0, 55.0)),
         failing=chance.choice((0.0, 0.0, 0.0, 0.3)),
         attempts=chance.choice((2, 3, 5)),
-        pause=chance.choice((60, 90, 120)),
+        pause=chance.choice((60, 60, 90)),
     )

@@ -27,6 +27,12 @@ class Request:
     answer: Callable[[int, bytes], None]
     gone: bool = False
     """The client has hung up."""
+    noticed: Callable[[], None] = lambda: None
+    """What the manager does about that."""
+
+    def hang_up(self) -> None:
+        self.gone = True
+        self.noticed()
 
 
 @dataclass(eq=False)
@@ -126,7 +132,7 @@ class SimulatedSession:
         for socket in self._sockets:
             socket.up.send(None)
         for request in self._requests:
-            request.gone = True
+            request.hang_up()
 
     # ----- WebSocket
 
@@ -224,7 +230,7 @@ class SimulatedSession:
             async with asyncio.timeout(seconds):
                 return await answer
         finally:
-            request.gone = True
+            request.hang_up()
             self._requests.remove(request)
 
     def _arrives(self, request: Request, lost: Callable[[float], None]) -> None:

@@ -15,7 +15,7 @@ from tests.simulation.host import Host
 from tests.simulation.isolation import bury, isolated
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Universe
-from tests.simulation.manager import LEASE, SIGNER, FileStore, Manager, SimulatedIds
+from tests.simulation.manager import HEARTBEAT, LEASE, SIGNER, FileStore, Manager, SimulatedIds
 from tests.simulation.schedule import Plan, Strike, plan
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.session import Server
@@ -24,7 +24,7 @@ from tests.simulation.store import Database, outcome_of
 from tests.simulation.timing import check_times
 from tests.simulation.users import Users
 
-MOST_SECONDS = 900.0
+MOST_SECONDS = 600.0
 """After the last fault everything has to have ended by then."""
 LOOK_SECONDS = 30.0
 SNAPSHOT_SECONDS = 7.0
@@ -74,7 +74,7 @@ class World:
 
     def about_a_lease(self) -> float:
         """So that words come just before, and just after, a lease runs out."""
-        return self.universe.random.uniform(LEASE - 12.0, LEASE + 2.0)
+        return self.universe.random.uniform(LEASE - HEARTBEAT, LEASE + 2.0)
 
     # ----- beginning
 
@@ -206,7 +206,7 @@ class World:
     def _calm(self) -> bool:
         """Every fault has been and gone."""
         now = self.universe.now
-        return not self._pending and now > 70.0 and all(t.ended < now for t in self.ledger.troubles)
+        return not self._pending and now > 40.0 and all(t.ended < now for t in self.ledger.troubles)
 
     def _quiet(self) -> bool:
         return (
