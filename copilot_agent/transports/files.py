@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import BinaryIO
 
 import aiohttp
 
@@ -89,35 +90,40 @@ class HttpFileMover:
             "Content-Length": str(size - offset),
             "Content-Type": "application/octet-stream",
         }
-        body = _send(source, offset, size, progress)
-        async with self._session.put(
-            url, data=body, headers=headers, timeout=_PATIENT, allow_redirects=False
-        ) as response:
-            if response.status in (200, 201):
-                return None
-            if response.status == 204:
-                return _number(response, "Upload-Offset")
-            error = await refusal(response)
-            if error.problem.code == ErrorCode.OFFSET_MISMATCH:
-                return _number(response, "Upload-Offset")
-            raise error
+        with source.open("rb") as file:  # here, because a body that is cut is not closed
+            body = _send(file, offset, size, progress)
+            async with self._session.put(
+                url, data=body, headers=headers, timeout=_PATIENT, allow_redirects=False
+            ) as response:
+                return await _stored(response)
+
+
+async def _stored(response: aiohttp.ClientResponse) -> int | None:
+    """The byte to go on from; None when it is complete. Raises RefusedError."""
+    if response.status in (200, 201):
+        return None
+    if response.status == 204:
+        return _number(response, "Upload-Offset")
+    error = await refusal(response)
+    if error.problem.code == ErrorCode.OFFSET_MISMATCH:
+        return _number(response, "Upload-Offset")
+    raise error
 
 
 async def _send(
-    source: Path, offset: int, size: int, progress: Moved | None
+    file: BinaryIO, offset: int, size: int, progress: Moved | None
 ) -> AsyncIterator[bytes]:
     """Exactly the bytes from `offset` to `size`; a file that shrank breaks the request."""
-    with source.open("rb") as file:
-        file.seek(offset)
-        left = size - offset
-        while left > 0:
-            chunk = await asyncio.to_thread(file.read, min(CHUNK, left))
-            if not chunk:
-                raise FileMoveError(f"upload: {source.name} became shorter", retryable=False)
-            left -= len(chunk)
-            yield chunk
-            if progress is not None:
-                progress(len(chunk))
+    file.seek(offset)
+    left = size - offset
+    while left > 0:
+        chunk = await asyncio.to_thread(file.read, min(CHUNK, left))
+        if not chunk:
+            raise FileMoveError(f"upload: {file.name} became shorter", retryable=False)
+        left -= len(chunk)
+        yield chunk
+        if progress is not None:
+            progress(len(chunk))
 
 
 async def _start(response: aiohttp.ClientResponse, offset: int) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import aiohttp
 
@@ -76,11 +77,12 @@ class Files:
             "Content-Length": str(size - offset),
             "Content-Type": "application/octet-stream",
         }
-        body = _read_from(path, offset, size, progress)
-        async with self._http.open(
-            "PUT", f"api/v1/files/{sha256}", data=body, headers=headers
-        ) as reply:
-            await reply.read()
+        with path.open("rb") as file:  # here, because a body that is cut is not closed
+            body = _read_from(file, offset, size, progress)
+            async with self._http.open(
+                "PUT", f"api/v1/files/{sha256}", data=body, headers=headers
+            ) as reply:
+                await reply.read()
 
     async def fetch_outputs(self, job: JobView, directory: Path) -> list[Path]:
         """Download the outputs of `job` (as `jobs.show` gives it) into `directory/job-id/`."""
@@ -152,17 +154,17 @@ def _hash_into(digest: "hashlib._Hash", path: Path) -> int:
 
 
 async def _read_from(
-    path: Path, offset: int, size: int, progress: Progress
+    file: BinaryIO, offset: int, size: int, progress: Progress
 ) -> AsyncIterator[bytes]:
-    """The bytes from `offset` to `size`."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        while offset < size and (
-            chunk := await asyncio.to_thread(file.read, min(CHUNK, size - offset))
-        ):
-            yield chunk
-            offset += len(chunk)
-            progress(offset)
+    """The bytes from `offset` to `size`; a file that shrank breaks the request."""
+    file.seek(offset)
+    while offset < size:
+        chunk = await asyncio.to_thread(file.read, min(CHUNK, size - offset))
+        if not chunk:
+            raise OSError(f"{file.name} became shorter")
+        yield chunk
+        offset += len(chunk)
+        progress(offset)
 
 
 def outputs_expected(job: JobView) -> bool:
