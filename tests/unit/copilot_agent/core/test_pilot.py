@@ -1,7 +1,9 @@
+import pytest
+
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
 from copilot_agent.core.events import Key, TransportTrouble
-from copilot_agent.protocol.frames import CommandKind, Policy, Report, VerdictKind
+from copilot_agent.protocol.frames import CommandKind, ManagerFrame, Policy, Report, VerdictKind
 from copilot_agent.protocol.guest import State
 from copilot_agent.protocol.job import FailureClass, Outcome, Phase
 from tests.unit.copilot_agent.core.scenes import Scene, attached, ended, job_id, of, offer
@@ -261,6 +263,23 @@ def test_reconnects_back_off_with_half_of_it_by_chance() -> None:
         scene.do(ev.Tick(), after=60)
     assert [round(delay, 2) for delay in delays[:4]] == [0.75, 1.5, 3.0, 6.0]
     assert delays[-1] == 45.0
+
+
+@pytest.mark.parametrize(("period", "due"), [(60.0, 30.0), (10.0, 5.0), (30.0, 15.0)])
+def test_a_new_heartbeat_period_counts_from_now_on_and_in_proportion(
+    period: float, due: float
+) -> None:
+    """A fleet's heartbeats would all fall into one instant if each began anew with the policy."""
+    scene = attached()
+    scene.sent()
+    scene.now = 100.0 + 15.0
+    policy = Policy(heartbeat_seconds=period, lease_seconds=300)
+    scene.do(ev.FrameReceived(ManagerFrame(session=1, server_time=1.0, policy=policy)))
+    assert not of(scene.do(ev.Tick(), after=due - 0.1), do.SendFrame)
+    assert of(scene.do(ev.Tick(), after=0.2), do.SendFrame)
+    scene.sent()
+    assert not of(scene.do(ev.Tick(), after=period - 1), do.SendFrame)
+    assert of(scene.do(ev.Tick(), after=1), do.SendFrame)
 
 
 def test_where_leases_are_short_a_pilot_is_back_within_one() -> None:
