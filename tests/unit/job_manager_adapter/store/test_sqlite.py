@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,14 @@ from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import JobState, Requirements
 from job_manager_adapter.store.base import StoreError
-from job_manager_adapter.store.records import Claim, JobQuery, NewJob, Submission, TokenRow
+from job_manager_adapter.store.records import (
+    Claim,
+    DrainRow,
+    JobQuery,
+    NewJob,
+    Submission,
+    TokenRow,
+)
 from job_manager_adapter.store.sqlite import SqliteStore
 
 
@@ -156,6 +164,23 @@ async def test_a_newer_schema_is_refused(path: Path) -> None:
     with pytest.raises(StoreError, match="schema 99") as caught:
         await SqliteStore(path).open()
     assert "newer program" in caught.value.remedy
+
+
+async def test_a_pilot_that_drained_under_the_first_schema_still_does(path: Path) -> None:
+    first = resources.files("job_manager_adapter.store") / "migrations" / "0001_first.sql"
+    connection = sqlite3.connect(path)
+    connection.executescript(first.read_text() + "PRAGMA user_version = 1;")
+    connection.executemany(
+        "INSERT INTO pilots (id, host, enrolment, key, capabilities, enrolled_at, draining,"
+        " retired) VALUES (?, 'h', 'e', 'k', '{}', 7.0, ?, ?)",
+        [("p-1", 1, 0), ("p-2", 0, 0), ("p-3", 1, 1)],
+    )
+    connection.commit()
+    connection.close()
+    store = SqliteStore(path)
+    await store.open()
+    assert await store.drains() == [DrainRow("p-1", 7.0)]
+    await store.close()
 
 
 async def test_another_file_is_refused(path: Path) -> None:
