@@ -41,14 +41,23 @@ async def read_body(request: web.Request, most: int) -> bytes:
             remedy="leave Content-Encoding out",
             code=ErrorCode.INVALID_REQUEST,
         )
-    body = bytearray()
     if (request.content_length or 0) > most:
         raise _too_large(most)
+    if request.content.is_eof():  # it came with its head, so nobody has to be waited for
+        return _at_once(request, most)
+    body = bytearray()
     async for data in paced(request):
         body += data
         if len(body) > most:
             raise _too_large(most)
     return bytes(body)
+
+
+def _at_once(request: web.Request, most: int) -> bytes:
+    body = request.content.read_nowait()
+    if len(body) > most:
+        raise _too_large(most)
+    return body
 
 
 async def read_model(request: web.Request, model: type[Model], most: int) -> Model:

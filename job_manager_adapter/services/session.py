@@ -75,10 +75,8 @@ class PilotSession:
         until = None if timeout is None else loop.time() + timeout
         self._stop_waiting(False)
         while True:
-            if self._due():
-                return self._conversation.frame(self)
-            if self.closed:
-                raise self._error()
+            if (text := self.ready()) is not None:
+                return text
             waiter = self._waiter = loop.create_future()
             timer = None if until is None else loop.call_at(until, _give_up, waiter)
             try:
@@ -87,6 +85,14 @@ class PilotSession:
             finally:
                 if timer is not None:
                     timer.cancel()
+
+    def ready(self) -> str | None:
+        """The next frame if one is due already. Raises as `next_text`."""
+        if self._due():
+            return self._conversation.frame(self)
+        if self.closed:
+            raise self._error()
+        return None
 
     def _due(self) -> bool:
         return self._heard and (self.greet or self._conversation.due(self))

@@ -121,7 +121,7 @@ async def _managers(
     try:
         for manager in managers:
             await manager.start()
-        load = Load(count=64, submitters=2, seconds=seconds)
+        load = Load(seconds=seconds)
         figures = await measure(managers, load, also=(cluster.pid,))
     finally:
         for manager in managers:

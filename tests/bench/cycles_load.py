@@ -26,7 +26,7 @@ class Load:
     carrier: Literal["websocket", "poll"] = "websocket"
     batch: int = 100
     """Jobs in one submission."""
-    submitters: int = 2
+    submitters: int = 8
     """Connections that submit at the same time."""
     seconds: float = 10.0
 

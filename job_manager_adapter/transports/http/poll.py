@@ -41,7 +41,9 @@ class PollRoute:
             session = self._door.pilots.session(pilot, frame.session)
         session.receive(frame)
         self._door.polls_pace.forgive(pilot, FRAMES_PER_JOB * session.newly_accepted())
-        reply = await self._waiting(request, session.next_text(wait))
+        reply = session.ready()
+        if reply is None and wait:
+            reply = await self._waiting(request, session.next_text(wait))
         if reply is None:
             return web.Response(status=204)
         return web.Response(body=reply.encode(), content_type="application/json")

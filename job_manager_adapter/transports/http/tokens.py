@@ -1,6 +1,7 @@
 """Pilots' access tokens: short-lived JWTs, signed with the manager's own key."""
 
 import hashlib
+import time
 
 import jwt
 
@@ -8,6 +9,7 @@ from copilot_agent.protocol.errors import CopilotError, ErrorCode
 
 _ALGORITHM = "HS256"
 _AUDIENCE = "copilot-pilot"
+_MOST_REMEMBERED = 20_000
 
 
 class AccessTokens:
@@ -17,6 +19,8 @@ class AccessTokens:
         self._key = key
         self._id = hashlib.sha256(b"key id " + key).hexdigest()[:16]
         self._seconds = seconds
+        self._good: dict[str, tuple[str, float]] = {}
+        """Pilot and end of tokens whose signature was checked: a long poll brings it each time."""
 
     def issue(self, pilot: str, now: float) -> tuple[str, float]:
         """A token and when it runs out."""
@@ -27,6 +31,16 @@ class AccessTokens:
 
     def pilot(self, token: str) -> str:
         """Whose token it is. Raises `CopilotError` with token_expired or unauthenticated."""
+        pilot, until = self._good.get(token, ("", 0.0))
+        if time.time() < until:
+            return pilot
+        pilot, until = self._checked(token)
+        if len(self._good) >= _MOST_REMEMBERED:
+            self._good.clear()
+        self._good[token] = pilot, until
+        return pilot
+
+    def _checked(self, token: str) -> tuple[str, float]:
         try:
             if jwt.get_unverified_header(token).get("kid") != self._id:
                 raise _invalid()
@@ -45,7 +59,7 @@ class AccessTokens:
             ) from error
         except jwt.InvalidTokenError as error:
             raise _invalid() from error
-        return str(claims["sub"])
+        return str(claims["sub"]), float(claims["exp"])
 
 
 def _invalid() -> CopilotError:

@@ -31,6 +31,18 @@ def test_an_old_one_has_expired() -> None:
     assert code_of(tokens, token) == ErrorCode.TOKEN_EXPIRED
 
 
+def test_a_good_one_is_checked_anew_after_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = AccessTokens(KEY, 600)
+    token, expires = tokens.issue(PILOT, time.time())
+    checked, check = [], tokens._checked
+    monkeypatch.setattr(tokens, "_checked", lambda it: (checked.append(it), check(it))[1])
+    assert [tokens.pilot(token), tokens.pilot(token)] == [PILOT, PILOT]
+    assert checked == [token]
+    monkeypatch.setattr(time, "time", lambda: expires)
+    tokens.pilot(token)
+    assert checked == [token, token]
+
+
 def test_forged_ones_are_refused() -> None:
     tokens = AccessTokens(KEY)
     good, _ = tokens.issue(PILOT, time.time())
