@@ -61,12 +61,12 @@ class Where:
     def add(self, condition: str, *values: Any) -> None:
         """Each `%` in the condition stands for one value."""
         for value in values:
-            self.values.append(value)
-            condition = condition.replace("%", f"${len(self.values)}", 1)
+            condition = condition.replace("%", self.number(value), 1)
         self._conditions.append(condition)
 
     def number(self, value: Any) -> str:
-        self.values.append(value)
+        """Texts from outside may have zero bytes, which PostgreSQL's have not."""
+        self.values.append(value.replace("\0", "\1") if isinstance(value, str) else value)
         return f"${len(self.values)}"
 
     def __str__(self) -> str:
@@ -218,6 +218,12 @@ async def pilots(
     return [make.pilot(row) for row in await connection.fetch(sql, *where.values)]
 
 
+async def holders(connection: Any) -> list[PilotRow]:
+    held = "SELECT pilot FROM jobs WHERE state IN ('leased', 'running')"
+    sql = f"{_PILOT} WHERE NOT p.retired AND p.id IN ({held})"
+    return [make.pilot(row) for row in await connection.fetch(sql)]
+
+
 async def pilots_of(connection: Any, ids: Sequence[str]) -> list[PilotRow]:
     sql = f"{_PILOT} WHERE p.id = ANY($1::text[])"
     return [make.pilot(row) for row in await connection.fetch(sql, list(ids))]
@@ -234,8 +240,11 @@ async def host(connection: Any, host_id: str) -> HostRow | None:
 
 
 async def hosts(connection: Any, before: str | None, limit: int) -> list[HostRow]:
-    sql = f"{_HOST} WHERE id < $1 ORDER BY id DESC LIMIT $2"
-    return [HostRow(*row) for row in await connection.fetch(sql, before or "~", limit)]
+    where = Where()
+    if before is not None:
+        where.add("id < %", before)
+    sql = f"{_HOST} WHERE {where} ORDER BY id DESC LIMIT {where.number(limit)}"
+    return [HostRow(*row) for row in await connection.fetch(sql, *where.values)]
 
 
 async def enrolments(connection: Any) -> list[EnrolmentRow]:

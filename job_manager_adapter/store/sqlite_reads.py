@@ -60,7 +60,7 @@ def jobs(connection: sqlite3.Connection, query: JobQuery) -> list[JobRow]:
             where.append(f"{column} = ?")
             values.append(value)
     for key, value in query.labels:
-        where.append("labels ->> ('$.\"' || ? || '\"') = ?")
+        where.append("EXISTS (SELECT 1 FROM json_each(labels) WHERE key = ? AND value = ?)")
         values += [key, value]
     if query.after is not None:
         where.append("sequence < ?" if query.newest else "sequence > ?")
@@ -178,6 +178,12 @@ def pilots(
             values.append(value)
     sql = f"{_PILOT} WHERE {' AND '.join(where)} ORDER BY p.id DESC LIMIT ?"
     return [make.pilot(row) for row in connection.execute(sql, [*values, limit])]
+
+
+def holders(connection: sqlite3.Connection) -> list[PilotRow]:
+    held = "SELECT pilot FROM jobs WHERE state IN ('leased', 'running')"
+    sql = f"{_PILOT} WHERE p.retired = 0 AND p.id IN ({held})"
+    return [make.pilot(row) for row in connection.execute(sql)]
 
 
 def drains(connection: sqlite3.Connection) -> list[DrainRow]:

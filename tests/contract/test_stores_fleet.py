@@ -85,9 +85,11 @@ async def test_pilots_change_and_retire(store: Store) -> None:
     assert two is not None and (two.seen_at, two.paused) == (40.0, False)
     await submit(store, new_job(1), new_job(2))
     await claim(store, ident("p", 1), count=2)
+    assert [row.id for row in await store.holders()] == [ident("p", 1)]
     order = Retire((ident("p", 1),), FailureClass.PREEMPTED, "bye", 60.0)
     (released,) = await store.retire([order])
     assert {item.job for item in released} == {ident("j", 1), ident("j", 2)}
+    assert await store.holders() == []
     assert [row.id for row in await store.pilots(retired=False)] == [ident("p", 2)]
     assert [row.id for row in await store.pilots()] == [ident("p", 2), ident("p", 1)]
     assert [row.id for row in await store.pilots(host=ident("h", 1))] == [ident("p", 1)]

@@ -9,6 +9,7 @@ from copilot_agent.protocol.job import (
 from job_manager_adapter.store.base import Store
 from job_manager_adapter.store.records import (
     Finish,
+    JobQuery,
     JournalEntry,
     Selected,
     TokenRow,
@@ -49,6 +50,17 @@ async def test_only_dead_jobs_are_retried_and_forgotten(store: Store) -> None:
     await store.forget([ident("j", 1), ident("j", 2)])
     assert await store.job(ident("j", 1)) is None
     assert await store.job(ident("j", 2)) is not None
+
+
+async def test_no_text_from_outside_is_too_odd_to_look_for(store: Store) -> None:
+    await submit(store, new_job(1, labels={"run": "1"}))
+    for odd in ("\0", "a\0b", "%", "'", '"', "$1", "\N{PILE OF POO}"):
+        assert await store.jobs(JobQuery(labels=(("run", odd),))) == []
+        assert await store.jobs(JobQuery(labels=((odd, "1"),))) == []
+        assert await store.jobs(JobQuery(batch=odd)) == []
+        assert await store.counts(odd, odd) == {}
+        assert await store.pilots(host=odd) == await store.pilots(before=odd) == []
+        assert await store.hosts(before=odd) == []
 
 
 async def test_waiting_ahead(store: Store) -> None:
