@@ -14,7 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from copilot_agent.protocol.job import Outcome
+from copilot_agent.protocol.job import FailureClass, Outcome
 from job_manager_adapter.services.build import Services
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.timings import Durations
@@ -80,6 +80,15 @@ class _FromServices(Collector):
         for outcome in Outcome:
             ended.add_metric([outcome.value], stats.attempts_ended.get(outcome.value, 0))
         yield ended
+        failed = CounterMetricFamily(
+            "copilot_attempts_failed",
+            "Attempts that did not succeed, since the start",
+            labels=["failure_class"],
+        )
+        for failure_class in FailureClass:
+            count = stats.attempts_failed.get(failure_class, 0)
+            failed.add_metric([failure_class.value], count)
+        yield failed
         credit = CounterMetricFamily(
             "copilot_credit_granted", "Credit in the ledger, in BOINC's unit", labels=["experiment"]
         )

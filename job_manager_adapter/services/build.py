@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from copilot_agent.protocol.job import FailureClass
 from job_manager_adapter.adapters.base import Adapter
 from job_manager_adapter.services.context import Clock, Config, Ids, Signer
 from job_manager_adapter.services.conversation import Conversation
@@ -35,6 +36,8 @@ class Stats:
     pilots: Mapping[PilotState, int]
     attempts_ended: Mapping[str, int]
     """Since the start, by outcome."""
+    attempts_failed: Mapping[FailureClass, int]
+    """Since the start, by why."""
     tallies: Mapping[str, int]
     """Since the start: pilots_registered, pilots_lost, leases_expired."""
     timings: Timings
@@ -113,6 +116,7 @@ class Services:
             leases_open=len(dispatcher.leases),
             pilots=dispatcher.fleet.states(now, lease_seconds),
             attempts_ended=dispatcher.ended,
+            attempts_failed=dispatcher.failed,
             tallies=dispatcher.tallies,
             timings=dispatcher.timings,
             commits=store.commits,

@@ -74,6 +74,8 @@ class Dispatcher:
         """Since the start: pilots_registered, pilots_lost, leases_expired."""
         self.ended: Counter[str] = Counter()
         """Attempts by outcome since the start."""
+        self.failed: Counter[FailureClass] = Counter()
+        """Those that did not succeed, by why."""
         self.miscounted = False
         """A claim got less than the counters promised; housekeeping reads them anew."""
         self.classes: dict[int, RequirementClass] = {}
@@ -248,6 +250,7 @@ class Dispatcher:
         lease = self.leases.get((item.job, item.attempt))
         self.take_away((item.job, item.attempt), CommandKind.ABANDON, failure_class.value)
         self.ended["lost"] += 1
+        self.failed[failure_class] += 1
         experiment = lease.klass.experiment if lease else None
         self.events.emit("job", item.job, item.state.value, experiment, failure_class.value)
         self.requeued(item.requeued, item.job, item.pilot, item.failures)

@@ -132,6 +132,8 @@ class Reports:
         self._dispatcher.timings.run.observe(report.usage.wall_seconds)
         experiment = lease.klass.experiment if lease else None
         detail = report.failure_class.value if report.failure_class else ""
+        if report.failure_class:
+            self._dispatcher.failed[report.failure_class] += 1
         self._dispatcher.events.emit("job", report.job, result.state.value, experiment, detail)
         self._dispatcher.requeued(result.requeued, report.job, pilot.id, result.failures)
 

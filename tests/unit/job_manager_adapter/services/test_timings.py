@@ -53,3 +53,5 @@ async def test_what_is_lost_is_counted(world: World) -> None:
     said = await exposed(world)
     names = ("pilots_registered", "pilots_lost", "leases_expired")
     assert [said[f"copilot_{name}_total"] for name in names] == [1, 1, 1]
+    assert said['copilot_attempts_failed_total{failure_class="lease_lost"}'] == 1
+    assert said['copilot_attempts_failed_total{failure_class="payload"}'] == 0
