@@ -95,13 +95,9 @@ class Dispatcher:
             (item.klass, item.priority, item.count, item.head)
             for item in await self.store.waiting()
         )
-        open_leases = await self.store.open_leases()
-        holders = {lease.pilot for lease in open_leases}
-        rows = await self.store.pilots(retired=False, limit=1 << 40) if holders else []
-        for row in rows:
-            if row.id in holders:
-                self.remember(row)
-        for item in open_leases:
+        for row in await self.store.holders():
+            self.remember(row)
+        for item in await self.store.open_leases():
             self.restore(item)
 
     def restore(self, item: OpenLease) -> Lease | None:

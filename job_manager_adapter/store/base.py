@@ -137,6 +137,9 @@ class FleetStore(Protocol):
     ) -> list[PilotRow]:
         """Newest first."""
 
+    async def holders(self) -> list[PilotRow]:
+        """Who has open leases and is not retired; in no order."""
+
     async def drain(self, many: Sequence[DrainRow]) -> None:
         """A later one for the same scope takes the earlier one's place."""
 

@@ -293,6 +293,11 @@ class MemoryStore(MemoryFleet):
     async def open_leases(self) -> list[r.OpenLease]:
         return [entry.lease() for entry in self._table.entries() if entry.row.pilot is not None]
 
+    async def holders(self) -> list[r.PilotRow]:
+        held = {entry.row.pilot for entry in self._table.entries()}
+        everybody = await self.pilots(retired=False, limit=len(self._pilots))
+        return [row for row in everybody if row.id in held]
+
     async def upstream_due(self, experiment: str, limit: int) -> list[r.UpstreamDue]:
         due = []
         for entry in self._table.entries():

@@ -200,6 +200,9 @@ class PostgresStore:
     ) -> list[r.PilotRow]:
         return await self._read(reads.pilots, host, retired, before, limit)
 
+    async def holders(self) -> list[r.PilotRow]:
+        return await self._read(reads.holders)
+
     async def drain(self, many: Sequence[r.DrainRow]) -> None:
         await self._writer.write(self._fleet.drain, many)
 

@@ -26,6 +26,7 @@ READS = frozenset(
         "classes",
         "waiting",
         "open_leases",
+        "holders",
         "upstream_due",
         "upstream_open",
         "pilot",
