@@ -34,8 +34,13 @@ def test_an_old_one_has_expired() -> None:
 def test_a_good_one_is_checked_anew_after_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = AccessTokens(KEY, 600)
     token, expires = tokens.issue(PILOT, time.time())
-    checked, check = [], tokens._checked
-    monkeypatch.setattr(tokens, "_checked", lambda it: (checked.append(it), check(it))[1])
+    checked: list[str] = []
+
+    def check(given: str) -> tuple[str, float]:
+        checked.append(given)
+        return PILOT, expires
+
+    monkeypatch.setattr(tokens, "_checked", check)
     assert [tokens.pilot(token), tokens.pilot(token)] == [PILOT, PILOT]
     assert checked == [token]
     monkeypatch.setattr(time, "time", lambda: expires)
