@@ -66,7 +66,8 @@ class Services:
         reports = Reports(self._dispatcher, signer, links)
         self.draining = Draining(self._dispatcher)
         if peers is not None:
-            self._dispatcher.peers = Peers(peers, self._dispatcher, self.draining)
+            fetches = any(adapter.poll_seconds is not None for adapter in adapters.values())
+            self._dispatcher.peers = Peers(peers, self._dispatcher, self.draining, fetches=fetches)
         conversation = Conversation(self._dispatcher, reports, links, self.draining)
         self.jobs = Jobs(self._dispatcher, links)
         self.pilots = Pilots(self._dispatcher, conversation, self.draining, signer)

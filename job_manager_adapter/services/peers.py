@@ -7,8 +7,10 @@ everything is read again. `Alone` is the same for a database that has only one m
 """
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, assert_never
 
 from copilot_agent.protocol.errors import ErrorCode
@@ -16,6 +18,7 @@ from copilot_agent.protocol.frames import CommandKind
 from copilot_agent.protocol.job import FailureClass
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Lease
+from job_manager_adapter.core.matching import Room
 from job_manager_adapter.store.base import PeerStore, StoreError
 from job_manager_adapter.store.records import (
     Holdings,
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TEND_SECONDS = 1.0
+MAX_ROOMS = 200
+"""Different ones that the leader hears of."""
 LOOK_SECONDS = 5.0
 """Between two looks for jobs that wait unheard of."""
 RETRY_SECONDS = 1.0
@@ -61,16 +66,31 @@ class Alone:
     async def took(self, row: PilotRow) -> Sequence[OpenLease]:  # noqa: ARG002
         return ()
 
+    def rooms(self) -> Iterable[tuple[Room, int]]:
+        """What room other managers' pilots have, as far as known, and how often."""
+        return ()
+
     def state(self, row: PilotRow) -> PilotState:
         """Of a pilot that is not retired and not this manager's."""
         return PilotState.PAUSED if row.paused else PilotState.LOST
 
 
 class Peers(Alone):
-    def __init__(self, store: PeerStore, dispatcher: "Dispatcher", draining: "Draining") -> None:
+    def __init__(
+        self,
+        store: PeerStore,
+        dispatcher: "Dispatcher",
+        draining: "Draining",
+        *,
+        fetches: bool = False,
+    ) -> None:
+        """`fetches`: the leader asks schedulers for work, for the pilots of all managers."""
         self._store = store
         self._dispatcher = dispatcher
         self._draining = draining
+        self._fetches = fetches
+        self._posted = ""
+        self._rooms: list[tuple[Room, int]] = []
 
     @property
     def leads(self) -> bool:
@@ -101,6 +121,20 @@ class Peers(Alone):
     async def _tend(self) -> None:
         await self._store.tend()
         await self._restore(await self._store.adopt())
+        if self._fetches:
+            await self._share_rooms()
+
+    async def _share_rooms(self) -> None:
+        rooms = self._dispatcher.matcher.rooms()
+        note = json.dumps([_row(*item) for item in islice(rooms.items(), MAX_ROOMS)])
+        if note != self._posted:
+            await self._store.post(note)
+            self._posted = note
+        notes = await self._store.notes() if self.leads else []
+        self._rooms = [_room(*row) for text in notes for row in json.loads(text)]
+
+    def rooms(self) -> Iterable[tuple[Room, int]]:
+        return self._rooms
 
     # Pilots come and go
 
@@ -254,3 +288,20 @@ class Peers(Alone):
             if item.klass.id in missed:
                 dispatcher.count(item, item.count)
         dispatcher.rematch()
+
+
+def _row(room: Room, count: int) -> list[object]:
+    return [
+        count,
+        room.cores,
+        room.memory_mib,
+        room.disk_mib,
+        room.platform,
+        sorted(room.cpu_flags),
+    ]
+
+
+def _room(
+    count: int, cores: int, memory: int, disk: int, platform: str, flags: list[str]
+) -> tuple[Room, int]:
+    return Room(cores, memory, disk, 0, cores, memory, disk, platform, frozenset(flags)), count

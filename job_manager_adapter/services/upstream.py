@@ -129,7 +129,8 @@ class Upstream:
         """Room that no waiting job of this experiment will take."""
         waiting = self._dispatcher.matcher.waiting().get(self._experiment, 0)
         rooms = []
-        for room, count in self._dispatcher.matcher.rooms().items():
+        here = self._dispatcher.matcher.rooms().items()
+        for room, count in (*here, *self._dispatcher.peers.rooms()):
             free = max(count - waiting, 0)
             waiting = max(waiting - count, 0)
             if free and room.cores > 0:

@@ -236,6 +236,12 @@ class PeerStore(Protocol):
     async def adopt(self) -> Holdings:
         """Pilots of managers that are dead; they are this manager's then."""
 
+    async def post(self, note: str) -> None:
+        """What the others may read of this manager, in place of what it posted before."""
+
+    async def notes(self) -> list[str]:
+        """What the other living managers posted."""
+
     async def dry(self, classes: Sequence[int]) -> list[int]:
         """Those of the classes in which nothing waits."""
 

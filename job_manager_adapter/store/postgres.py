@@ -201,7 +201,7 @@ class PostgresStore:
         return await self._read(reads.pilots, host, retired, before, limit)
 
     async def holders(self) -> list[r.PilotRow]:
-        return await self._read(reads.holders)
+        return await self._read(reads.holders, self._me.number)
 
     async def drain(self, many: Sequence[r.DrainRow]) -> None:
         await self._writer.write(self._fleet.drain, many)

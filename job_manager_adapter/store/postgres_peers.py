@@ -204,6 +204,21 @@ class PostgresPeers:
             )
             return await _holdings(connection, [row[0] for row in rows])
 
+    async def post(self, note: str) -> None:
+        await self._writer.write(self._post, [note])
+
+    async def _post(self, connection: Any, many: Sequence[str]) -> list[None]:
+        sql = "UPDATE managers SET note = $2 WHERE number = $1"
+        await connection.execute(sql, self._me.number, many[-1])
+        return [None] * len(many)
+
+    async def notes(self) -> list[str]:
+        async with self._reading() as connection:
+            free = {row[0] for row in await connection.fetch(_FREE, 0, MANAGER)}
+            rows = await connection.fetch("SELECT number, note FROM managers WHERE note <> ''")
+        gone = free | {self._me.number}
+        return [note for number, note in rows if number not in gone]
+
     async def dry(self, classes: Sequence[int]) -> list[int]:
         async with self._reading() as connection:
             return await reads.dry(connection, classes)

@@ -218,10 +218,12 @@ async def pilots(
     return [make.pilot(row) for row in await connection.fetch(sql, *where.values)]
 
 
-async def holders(connection: Any) -> list[PilotRow]:
+async def holders(connection: Any, manager: int) -> list[PilotRow]:
+    """But for other managers' pilots."""
     held = "SELECT pilot FROM jobs WHERE state IN ('leased', 'running')"
-    sql = f"{_PILOT} WHERE NOT p.retired AND p.id IN ({held})"
-    return [make.pilot(row) for row in await connection.fetch(sql)]
+    ours = "(p.manager IS NULL OR p.manager = $1)"
+    sql = f"{_PILOT} WHERE NOT p.retired AND {ours} AND p.id IN ({held})"
+    return [make.pilot(row) for row in await connection.fetch(sql, manager)]
 
 
 async def pilots_of(connection: Any, ids: Sequence[str]) -> list[PilotRow]:

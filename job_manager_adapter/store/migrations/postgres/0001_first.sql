@@ -113,6 +113,7 @@ CREATE TABLE bindings (
 CREATE TABLE managers (
     number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL, -- for people
+    note text NOT NULL DEFAULT '', -- for the other managers
     started_at double precision NOT NULL
 );
 
