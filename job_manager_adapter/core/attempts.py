@@ -23,7 +23,7 @@ MAX_UNCHARGED = 50
 _GIVEN_BACK = frozenset({FailureClass.PREEMPTED, FailureClass.VOLUNTEER_LEFT})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Standing:
     """A job and one of its attempts, as stored."""
 
@@ -39,7 +39,7 @@ class Standing:
     """A report of this attempt was accepted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
     """How an attempt ends, and what its job becomes."""
 
@@ -69,7 +69,7 @@ class Ending:
         return standing.uncharged + 1 if self.failure_class is FailureClass.HOST else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judgement:
     """`ending` is None where nothing changes; `record` says that the report is worth keeping."""
 

@@ -24,17 +24,15 @@ class LinkSigner:
         self, kind: str, path: str, expires: float, *, max_bytes: int = 0, experiment: str = ""
     ) -> str:
         """`path` with the query that lets its bearer read or write it until `expires`."""
-        query = {"e": str(int(expires))}
-        if max_bytes:
-            query["m"] = str(max_bytes)
-        if experiment:
-            query["x"] = experiment
-        words = [f"{name}={value}" for name, value in query.items()]  # none needs quoting
-        return f"{path}?{'&'.join(words)}&s={self._signature(kind, path, query)}"
+        until = int(expires)
+        signature = self._signature(kind, path, str(until), str(max_bytes or ""), experiment)
+        most = f"&m={max_bytes}" if max_bytes else ""
+        whose = f"&x={experiment}" if experiment else ""
+        return f"{path}?e={until}{most}{whose}&s={signature}"  # nothing needs quoting
 
     def check(self, kind: str, path: str, query: Mapping[str, str], now: float) -> None:
         """Raises `CopilotError` with `link_invalid` or `link_expired`."""
-        expected = self._signature(kind, path, query)
+        expected = self._signature(kind, path, *[query.get(name, "") for name in _FIELDS])
         given = query.get("s", "").encode("utf-8", "replace")
         if not hmac.compare_digest(expected.encode(), given):
             raise CopilotError(
@@ -49,9 +47,8 @@ class LinkSigner:
                 code=ErrorCode.LINK_EXPIRED,
             )
 
-    def _signature(self, kind: str, path: str, query: Mapping[str, str]) -> str:
-        fields = "\n".join([f"{name}={query.get(name, '')}" for name in _FIELDS])
-        message = f"copilot-link-1\n{kind}\n{path}\n{fields}"
+    def _signature(self, kind: str, path: str, until: str, most: str, whose: str) -> str:
+        message = f"copilot-link-1\n{kind}\n{path}\ne={until}\nm={most}\nx={whose}"
         digest = self._hmac(message.encode("utf-8", "replace"))
         return urlsafe_b64encode(digest).rstrip(b"=").decode()
 

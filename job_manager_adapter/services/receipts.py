@@ -17,7 +17,7 @@ MOST_TOGETHER = 256
 """Under one signature: each doubling adds 43 characters to every receipt."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """A receipt without its signature."""
 

@@ -19,7 +19,7 @@ MAX_GROUP = 20_000
 """Operations in one transaction; bounds how long a reply can wait for others."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
     operation: Operation[Any, Any]
     many: Sequence[Any]

@@ -14,7 +14,7 @@ from job_manager_adapter.store.rows import OUTPUTS
 from job_manager_adapter.store.sqlite_sets import read, write
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
     """A job and one of its attempts as read in this transaction."""
 
