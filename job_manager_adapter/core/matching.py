@@ -115,6 +115,8 @@ class Matcher:
     """Of experiments with waiting jobs; the one whose turn it is comes first."""
     _hungry: dict[Room, OrderedDict[str, None]] = field(default_factory=dict)
     """Pilots by their room, longest waiting first. A plain dict is slow to lose its first ones."""
+    _starved: dict[Room, OrderedDict[str, None]] = field(default_factory=dict)
+    """Those for whom nothing was found, until another kind of job waits."""
     _rooms: dict[str, Room] = field(default_factory=dict)
 
     # What waits
@@ -170,6 +172,8 @@ class Matcher:
         if bucket.count > 0:
             ranking.put(key, bucket.need, bucket.rank)
             self._turns.setdefault(experiment, ranking)
+            if before <= 0:
+                self._feed_all()
         elif before > 0:
             ranking.drop(key)
             if not self._waiting[experiment]:
@@ -182,22 +186,35 @@ class Matcher:
         self.withdraw(pilot)
         if not room.empty:
             self._rooms[pilot] = room
-            self._hungry.setdefault(room, OrderedDict())[pilot] = None
+            lines = self._starved if room in self._starved else self._hungry
+            lines.setdefault(room, OrderedDict())[pilot] = None
 
     def withdraw(self, pilot: str) -> None:
         room = self._rooms.pop(pilot, None)
         if room is not None:
-            line = self._hungry[room]
+            lines = self._starved if room in self._starved else self._hungry
+            line = lines[room]
             del line[pilot]
             if not line:
-                del self._hungry[room]
+                del lines[room]
 
     def room(self, pilot: str) -> Room | None:
         return self._rooms.get(pilot)
 
     def rooms(self) -> dict[Room, int]:
         """How many pilots have which room."""
-        return {room: len(line) for room, line in self._hungry.items()}
+        lines = self._hungry | self._starved
+        return {room: len(line) for room, line in lines.items()}
+
+    def _starve(self, room: Room) -> None:
+        """Nothing that waits fits; no need to look again before something else waits."""
+        if line := self._hungry.pop(room, None):
+            self._starved[room] = line
+
+    def _feed_all(self) -> None:
+        few, many = sorted((self._hungry, self._starved), key=len)
+        many.update(few)
+        self._hungry, self._starved = many, {}
 
     # Matching
 
@@ -212,7 +229,7 @@ class Matcher:
 
     def _fill(self, pilot: str) -> list[Pick]:
         picks = []
-        while (room := self._rooms.get(pilot)) and (bucket := self._best(room)):
+        while (room := self._rooms.get(pilot)) and (bucket := self._find(room)):
             picks.append(self._take(pilot, room, bucket))
         return picks
 
@@ -222,9 +239,18 @@ class Matcher:
         for room in list(self._hungry):
             if not self._turns:
                 break
-            while (line := self._hungry.get(room)) and (bucket := self._best(room)):
+            while (line := self._hungry.get(room)) and (bucket := self._find(room)):
                 picks.append(self._take(next(iter(line)), room, bucket))
         return picks
+
+    def _find(self, room: Room) -> Bucket | None:
+        """The best for that room; none has to be looked for twice."""
+        if room in self._starved:
+            return None
+        bucket = self._best(room)
+        if bucket is None:
+            self._starve(room)
+        return bucket
 
     def _best(self, room: Room) -> Bucket | None:
         limits = room.limits()

@@ -1,5 +1,6 @@
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,3 +113,34 @@ def test_no_room_is_used_twice_and_none_is_left(
         for number, one in known.items():
             if total[number] > taken[number]:
                 assert not left.takes(one.requirements)
+
+
+def test_pilots_for_whom_there_was_nothing_are_fed_once_there_is() -> None:
+    matcher = Matcher()
+    for number in range(3):
+        matcher.offer_room(f"p{number}", room(memory=100 + number))
+    matcher.add(klass(1, memory_mib=900), 0, 5, head=1)
+    assert matcher.match() == []
+    assert matcher.match("p0") == []
+    assert sum(matcher.rooms().values()) == 3
+    matcher.add(klass(2, memory_mib=101), 0, 5, head=9)
+    assert {pick.pilot for pick in matcher.match()} == {"p1", "p2"}
+
+
+def test_hopeless_rooms_are_not_looked_at_for_each_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    matcher = Matcher()
+    for number in range(1000):
+        matcher.offer_room(f"p{number}", room(memory=100 + number))
+    matcher.add(klass(1, memory_mib=5000), 0, 1, head=1)
+    assert matcher.match() == []
+    looks = 0
+
+    def counted(_: Room) -> None:
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(Matcher, "_best", lambda self, room: counted(room))
+    for number in range(20):
+        matcher.add(klass(1, memory_mib=5000), 0, 1, head=2 + number)
+        assert matcher.match() == []
+    assert looks == 0

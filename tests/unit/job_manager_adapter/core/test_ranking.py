@@ -108,9 +108,12 @@ def test_it_picks_what_a_look_at_everything_would_pick(steps: list[tuple[Any, ..
     matcher, simple = Matcher(), Simple()
     for number, (kind, what, *more) in enumerate(steps):
         if kind == "fill":
-            matcher.offer_room(f"p{number}", what)
-            assert matcher.match(f"p{number}") == simple.fill(f"p{number}", what)
-            matcher.withdraw(f"p{number}")
+            pilot = f"p{number % 7}"
+            room = matcher.room(pilot) if number % 2 else None  # it still has what it had, or moves
+            if room is None:
+                room = what
+                matcher.offer_room(pilot, room)
+            assert matcher.match(pilot) == simple.fill(pilot, room)
         elif kind == "learn":
             (klass, priority), head = what, more[1]
             matcher.learn(klass, priority, head)
