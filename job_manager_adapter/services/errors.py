@@ -32,6 +32,6 @@ class RefusedError(CopilotError):
 
 
 class SessionClosedError(CopilotError):
-    """The session is over: superseded, retired or banned, see `code`."""
+    """The session is over: superseded, retired, banned or unknown, see `code`."""
 
     code = ErrorCode.SESSION_SUPERSEDED

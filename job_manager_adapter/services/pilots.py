@@ -181,11 +181,13 @@ class Pilots:
     def session(self, pilot: str, number: int) -> PilotSession:
         """The open session of that number, for carriers without a connection (long-poll).
 
-        Raises SessionClosedError when a newer one exists or there is none (attach again).
+        Raises SessionClosedError: `session_superseded` when a newer one exists, `unavailable` when
+        there is none (the manager was restarted); the pilot then comes back soon, not in a minute.
         """
         session = self._dispatcher.sessions.get(pilot)
         if session is None or session.number != number:
-            raise SessionClosedError(f"session {number} is over", remedy="attach again")
+            code = ErrorCode.UNAVAILABLE if session is None else ErrorCode.SESSION_SUPERSEDED
+            raise SessionClosedError(f"session {number} is over", remedy="attach again", code=code)
         return session
 
     async def require_open(self, job: str, attempt: int) -> None:

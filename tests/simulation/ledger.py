@@ -91,6 +91,8 @@ class Ledger:
         default_factory=lambda: defaultdict(list)
     )
     """Reports that reached the manager: when, from which host."""
+    newest: dict[tuple[str, int | None], int] = field(default_factory=dict)
+    """By host and session: the highest number of its frames."""
     uploads: dict[Attempt, set[str]] = field(default_factory=lambda: defaultdict(set))
     receipts: list[tuple[str, Receipt]] = field(default_factory=list)
     """At launchers, as they keep them."""
@@ -125,9 +127,13 @@ class Ledger:
             self.verdicts.append(VerdictSeen(now, host, each["job"], each["attempt"], kind))
 
     def frame_heard(self, host: str, frame: PilotFrame) -> None:
+        """What a frame that was overtaken says of the present is past, but for its reports."""
         word = Word(self.universe.now, host, frame.paused)
-        for held in frame.holding:
-            self.words[held.job, held.attempt].append(word)
+        newest = self.newest.get((host, frame.session), -1)
+        self.newest[host, frame.session] = max(newest, frame.sequence)
+        if frame.session is None or frame.sequence >= newest:
+            for held in frame.holding:
+                self.words[held.job, held.attempt].append(word)
         for report in frame.reports:
             self.reports[report.job, report.attempt].append((word.at, host, report))
 

@@ -85,7 +85,7 @@ def _strikes(chance: random.Random, first: tuple[str, Step]) -> tuple[Strike, ..
 
 def _strike(chance: random.Random, fault: str, step: Step) -> Strike:
     nth = chance.choice((1, 1, 2, 3, 5))
-    latest = chance.uniform(20.0, 40.0)
+    latest = 120.0 if step is Step.TOLD else chance.uniform(20.0, 40.0)
     wait = chance.choice((0.0, 0.0, chance.uniform(0.0, 0.05), chance.uniform(0.0, 8.0)))
     return Strike(fault, step, 1 if step is Step.TOLD else nth, latest, wait)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import CommandKind, Policy, VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome
 from job_manager_adapter.services.errors import SessionClosedError
@@ -257,8 +258,9 @@ async def test_after_a_restart_leases_go_on(world: World) -> None:
     world.clock.advance(LEASE - 1)
     await world.services.housekeeping.expire()
     assert (await world.job(job)).state is JobState.RUNNING
-    with pytest.raises(SessionClosedError):
+    with pytest.raises(SessionClosedError) as over:  # not superseded: it may come back at once
         world.services.pilots.session(pilot.id, pilot.session.number)
+    assert over.value.code is ErrorCode.UNAVAILABLE
     frame = await pilot.attach()
     assert frame.commands == () and frame.offers == ()
     frame = await pilot.finish(job)
