@@ -171,5 +171,4 @@ async def run(frame: Frame) -> list[Result]:
             beside, 1.0, cost,
         )
         for (waiting, classes), cost in costs.items()
-        if (waiting, classes) != (few, 1)
     ]  # fmt: skip

@@ -24,13 +24,17 @@ BATCH = 64
 
 
 async def run(frame: Frame) -> list[Result]:
-    few, many = frame.pick((64, 10_000), (8, 24))
+    counts = frame.pick((64, 1000, 10_000), (8, 24))
     jobs = frame.pick(6400, 64)
-    small, large = [await cost(frame, count, jobs) for count in (few, many)]
-    frame.say(f"{few} pilots: {small:.0f} us a job; {many} pilots: {large:.0f} us")
+    costs = {}
+    for count in counts:
+        costs[count] = await cost(frame, count, jobs)
+        frame.say(f"{count} pilots: {costs[count]:.0f} us a job")
+    few, many = counts[0], counts[-1]
+    ratio = costs[many] / costs[few]
     return [
-        Result("fleet.cpu-ratio", large / small, "×", at_most(MOST), f"{few} pilots", 1.0, large),
-        Result("fleet.cpu-small", small, "us", cpu_us=small),
+        Result("fleet.cpu-ratio", ratio, "×", at_most(MOST), f"{few} pilots", 1.0, costs[many]),
+        *(Result(f"fleet.{count}-pilots", us, "us", cpu_us=us) for count, us in costs.items()),
     ]
 
 
