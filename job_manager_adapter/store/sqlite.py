@@ -20,6 +20,7 @@ from job_manager_adapter.store import records as r
 from job_manager_adapter.store import sqlite_reads as reads
 from job_manager_adapter.store.base import StoreError, StoreStats
 from job_manager_adapter.store.group import GroupWriter, store_error
+from job_manager_adapter.store.sqlite_checkpoint import MOST_PAGES, Checkpoints
 from job_manager_adapter.store.sqlite_fleet import FleetWrites
 from job_manager_adapter.store.sqlite_jobs import JobWrites
 
@@ -36,6 +37,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer = GroupWriter(self._connect)
+        self._checkpoints = Checkpoints(self._connect, self._writer.stats)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
@@ -49,6 +51,7 @@ class SqliteStore:
     async def open(self) -> None:
         await asyncio.to_thread(self._open)
         self._writer.start()
+        self._checkpoints.start()
 
     def _open(self) -> None:
         try:
@@ -63,6 +66,7 @@ class SqliteStore:
             ) from error
 
     async def close(self) -> None:
+        await asyncio.to_thread(self._checkpoints.close)
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.shutdown)
         while self._opened:
@@ -104,7 +108,7 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
 

@@ -1,6 +1,7 @@
 """What only a database in a file can get wrong: crashes, groups, versions, backups."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -25,6 +26,7 @@ from job_manager_adapter.store.records import (
     TokenRow,
 )
 from job_manager_adapter.store.sqlite import SqliteStore
+from job_manager_adapter.store.sqlite_checkpoint import move
 
 
 def submission(first: int, count: int = 1) -> Submission:
@@ -95,6 +97,19 @@ async def test_what_was_answered_is_there_after_a_reopen(path: Path) -> None:
     await store.open()
     assert [lease.pilot for lease in await store.open_leases()] == ["p-1", "p-1"]
     assert [(item.count, item.head) for item in await store.waiting()] == [(3, 3)]
+    await store.close()
+
+
+async def test_the_log_is_moved_into_the_database_beside_the_writer(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    size = path.stat().st_size
+    await store.submit([submission(1, 500)])
+    assert path.stat().st_size == size  # all of it is in the log
+    with contextlib.closing(sqlite3.connect(path)) as beside:
+        move(beside)
+    assert path.stat().st_size > size
+    await store.claim([Claim("p-1", 1, 2, 2.0)])
     await store.close()
 
 
