@@ -26,7 +26,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("seeds", nargs="?", default="2000", help="how many, or seed:N for one")
     parser.add_argument("--base", type=int, help="the first seed; drawn if it is not given")
     parser.add_argument("--processes", type=int, default=2, help="at the same time (default 2)")
-    parser.add_argument("--first", action="store_true", help="stop at the first that fails")
+    parser.add_argument("--until", help="stop when this invariant is violated, see checker.py")
     parser.add_argument("--json", action="store_true", help="print the failures as JSON, no table")
     return parser.parse_args()
 
@@ -66,7 +66,7 @@ def _many(arguments: argparse.Namespace) -> int:
     summary = run(
         range(base, base + int(arguments.seeds)),
         processes=arguments.processes,
-        stop_at_first=arguments.first,
+        until=arguments.until,
         progress=_progress,
     )
     print(file=sys.stderr)

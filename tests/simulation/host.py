@@ -121,7 +121,7 @@ class Host:
                     self.universe.random.uniform(2.0, 5.0), self._booted, effect.boot
                 )
             case ev.PauseVm():
-                self._clock.stop()
+                self._stand_still()
                 self._later(0.01, ev.Paused())
             case ev.ResumeVm():
                 self._clock.go_on()
@@ -275,13 +275,17 @@ class Host:
         self._power_off()
         self._handle(ev.VmOver(self.vm.boot, "crashed"))
 
-    def stall(self) -> None:
-        """The hypervisor is stopped without a word."""
+    def _stand_still(self) -> None:
+        """Its connections stay until the manager misses the answers to its pings."""
         self._clock.stop()
         clock = self._clock
         for pipe in self.line.pipes[:]:
             if pipe.direction == UP:
                 self.line.silence(pipe, lambda: clock.stopped)
+
+    def stall(self) -> None:
+        """The hypervisor is stopped without a word."""
+        self._stand_still()
 
     def go_on(self) -> None:
         if self.vm.state is State.RUNNING:

@@ -37,12 +37,12 @@ def plant(repository: Path, patch: Path, target: Path) -> None:
         )
 
 
-def hunt(directory: Path, base: int) -> tuple[int, dict[str, list[str]]]:
-    """How many schedules it took, and what the checker found, by seed."""
+def hunt(directory: Path, base: int, invariant: str) -> tuple[int, dict[str, list[str]]]:
+    """How many schedules it took until that was found, and all that was found, by seed."""
     command = [
         sys.executable,
         *("-m", "tests.simulation", str(MOST_SCHEDULES)),
-        *("--base", str(base), "--first", "--json"),
+        *("--base", str(base), "--until", invariant, "--json"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(

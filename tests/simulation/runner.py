@@ -33,6 +33,9 @@ class Summary:
     def rate(self) -> float:
         return self.count / self.seconds if self.seconds else 0.0
 
+    def violates(self, invariant: str) -> bool:
+        return any(each.invariant == invariant for some in self.failures.values() for each in some)
+
     @property
     def missed(self) -> list[tuple[str, str]]:
         """Cells of the table without a hit, if there were enough schedules to have one in each."""
@@ -80,10 +83,10 @@ def run(
     seeds: range,
     *,
     processes: int = 2,
-    stop_at_first: bool = False,
+    until: str | None = None,
     progress: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:
-    """All of them, or until the first that fails."""
+    """All of them, or until one fails by the invariant `until`."""
     summary, began = Summary(), time.monotonic()
     batches = (list(seeds[first : first + BATCH]) for first in range(0, len(seeds), BATCH))
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
@@ -93,7 +96,7 @@ def run(
                     _add(summary, outcome)
                 summary.seconds = time.monotonic() - began
                 progress(summary)
-                if stop_at_first and summary.failures:
+                if until is not None and summary.violates(until):
                     break
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -26,6 +26,7 @@ from tests.simulation.users import Users
 
 MOST_SECONDS = 600.0
 """After the last fault everything has to have ended by then."""
+LEAST_SECONDS = 40.0
 LOOK_SECONDS = 30.0
 SNAPSHOT_SECONDS = 7.0
 Item = TypeVar("Item")
@@ -66,6 +67,8 @@ class World:
         self.users = Users(self.manager, self.ledger)
         self.hosts = list(self._make_hosts(directory))
         self._pending = list(self.plan.strikes)
+        self._coming = 0
+        """Strikes that have met their step, and wait."""
         self._seen: Counter[Step] = Counter()
         self._done = False
 
@@ -148,11 +151,16 @@ class World:
                 self._pending.remove(strike)
                 struck = self._host(host)
                 if strike.wait:
-                    self.universe.after(strike.wait, self._strike, strike, struck, False)
+                    self._coming += 1
+                    self.universe.after(strike.wait, self._comes, strike, struck)
                 else:
                     self.universe.interrupt(
                         lambda strike=strike, struck=struck: self._strike(strike, struck, True)  # type: ignore[misc]
                     )
+
+    def _comes(self, strike: Strike, host: Host) -> None:
+        self._coming -= 1
+        self._strike(strike, host, False)
 
     def _host(self, name: str) -> Host:
         return next((host for host in self.hosts if host.name == name), self.hosts[0])
@@ -206,7 +214,9 @@ class World:
     def _calm(self) -> bool:
         """Every fault has been and gone."""
         now = self.universe.now
-        return not self._pending and now > 40.0 and all(t.ended < now for t in self.ledger.troubles)
+        if self._pending or self._coming or now < LEAST_SECONDS:
+            return False
+        return all(trouble.ended < now for trouble in self.ledger.troubles)
 
     def _quiet(self) -> bool:
         return (
