@@ -131,9 +131,9 @@ class Workshop:
         payloads = [place.payload for place in self._places.values() if place.payload]
         end = "the agent ends"
         await asyncio.gather(
-            *(each.kill(FailureClass.HOST, end, grace_seconds=0.0) for each in payloads),
-            *(_remove(place) for place in self._places.values()),
+            *(each.kill(FailureClass.HOST, end, grace_seconds=0.0) for each in payloads)
         )
+        await asyncio.gather(*(_remove(place) for place in self._places.values()))
         if self._background:
             await asyncio.wait(set(self._background))
 

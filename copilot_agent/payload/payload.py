@@ -215,7 +215,8 @@ class Payload:
         if self._ending is not None:
             await self._ending
         self._measure(empty=True)
-        disk, free = self._scan.finish(_FINAL_SCAN_SECONDS), free_bytes(self._directory)
+        disk = self._scan.finish(_FINAL_SCAN_SECONDS)
+        free = free_bytes(self._directory.parent)  # its own may be gone: it may be the payload's
         await self._close_logs()
         await remove(self._enclosure)
         self._released()

@@ -36,6 +36,11 @@ def test_success(lab: Lab) -> None:
     assert 0 < run.end.usage.wall_seconds < 10
 
 
+def test_a_payload_that_removes_its_own_directory(lab: Lab) -> None:
+    run = lab.run("sh", "-c", 'rm -rf "$HOME" 2>/dev/null; exit 0')
+    assert (run.end.exit_code, run.end.failure_class) == (0, None)
+
+
 def test_exit_code(lab: Lab) -> None:
     run = lab.run("sh", "-c", "exit 3")
     assert (run.end.exit_code, run.end.failure_class) == (3, PAYLOAD)
