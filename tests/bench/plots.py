@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from tests.bench.results import Result
+from tests.bench.results import Result, belongs
 
 SIZE = (7.0, 3.2)
 OURS, THEIRS = "#1f6f8b", "#b8b8b8"
@@ -17,7 +17,7 @@ _FLEET = re.compile(r"fleet\.(\d+)-pilots")
 
 def peers(results: Sequence[Result]) -> Figure | None:
     """Our cycles among the peers, as bars on a logarithmic axis."""
-    ours = [each for each in results if each.name.startswith("cycles.") and each.unit == "/s"]
+    ours = [each for each in results if belongs(each.name, "cycles") and each.unit == "/s"]
     theirs = [each for each in results if each.name.startswith("peers.") and each.unit == "/s"]
     if not ours or not theirs:
         return None
@@ -25,7 +25,8 @@ def peers(results: Sequence[Result]) -> Figure | None:
     figure = Figure(figsize=(SIZE[0], 0.6 + 0.3 * len(bars)), layout="constrained")
     axes = figure.subplots()
     colours = [OURS if each in ours else THEIRS for each in bars]
-    drawn = axes.barh([each.name.split(".", 1)[1] for each in bars], values(bars), color=colours)
+    names = [each.name.removeprefix("peers.") for each in bars]
+    drawn = axes.barh(names, values(bars), color=colours)
     axes.bar_label(drawn, [f"{each.value:,.0f}" for each in bars], padding=3)
     axes.set_xscale("log")
     axes.set_xlim(right=max(values(bars)) * 3)

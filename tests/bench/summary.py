@@ -36,9 +36,9 @@ def row(result: Result) -> tuple[str, ...]:
     if result.target:
         ((kind, limit),) = result.target.items()
         target = f"{'≥' if kind == 'min' else '≤'} {number(limit)}"
-    peer = ""
-    if result.peer is not None and result.peer_value is not None:
-        peer = f"{number(result.peer_value)}: {result.peer}"
+    peer = result.peer or ""
+    if result.peer_value is not None:
+        peer = f"{number(result.peer_value)}: {peer}"
     cpu = f"{number(result.cpu_us)} µs" if result.cpu_us is not None else ""
     met = {True: "met", False: "MISSED", None: ""}[result.met]
     return (result.name, measure(result.value, result.unit), target, met, peer, cpu)

@@ -17,7 +17,7 @@ from tests.harness.programs import alive, eventually
 
 FIELDS = ["name", "value", "unit", "target", "peer", "peer_value", "cpu_us"]
 RESULTS = [
-    Result("cycles.window-1", 6100.5, "/s", at_least(5000), "procrastinate", 300.0, 150.0),
+    Result("cycles", 6100.5, "/s", at_least(5000), "procrastinate", 300.0, 150.0),
     Result("cycles.single", 900.0, "/s", at_least(1000)),
     Result("latency.p50", 1.5, "ms", at_most(2)),
     Result("peers.procrastinate", 310.0, "/s", cpu_us=4000.0),
@@ -35,7 +35,7 @@ def test_results_have_the_promised_form(tmp_path: Path) -> None:
     written = json.loads(path.read_text())
     assert [list(each) for each in written] == [FIELDS] * len(RESULTS)
     assert written[0] == {
-        "name": "cycles.window-1",
+        "name": "cycles",
         "value": 6100.5,
         "unit": "/s",
         "target": {"min": 5000},
@@ -82,7 +82,7 @@ def test_table_and_plots_go_into_the_document_and_replace_the_older_ones(tmp_pat
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert text.count("| cycles.window-1 | 6,100 /s | ≥ 5,000 | met | 300: procrastinate |") == 1
+    assert text.count("| cycles | 6,100 /s | ≥ 5,000 | met | 300: procrastinate |") == 1
     for name in plots.DRAWN:
         assert f"](img/{name}.svg)" in text
         assert (tmp_path / "img" / f"{name}.svg").stat().st_size < 50_000
