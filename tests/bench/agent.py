@@ -28,6 +28,7 @@ JOBS, QUICK_JOBS = 50_000, 200
 
 SLOTS, WINDOW, BATCH = 4, 8, 100
 WARM_UP = 200
+POLL_SECONDS = 0.25
 SPAWNS = 400
 PAYLOAD_USER = "200000"
 PEER = "bare spawns of /bin/true"
@@ -116,7 +117,7 @@ async def work(on: Stage, jobs: int) -> list[float]:
             await on.client.jobs.submit([SPEC] * min(BATCH, jobs - submitted))
             submitted += BATCH
         memory.append(rss_bytes(on.agent) / MIB)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(POLL_SECONDS)
     return memory
 
 
