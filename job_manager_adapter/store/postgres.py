@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -22,6 +23,8 @@ from job_manager_adapter.store.postgres_news import Me
 from job_manager_adapter.store.postgres_peers import PostgresPeers, living
 from job_manager_adapter.store.postgres_submit import Submissions
 
+AGAIN_SECONDS = 0.2
+"""A query that fails is tried again for so long."""
 CLOSE_SECONDS = 5.0
 READERS = 4
 """Connections that read, so that a long list does not hold up a pilot that attaches."""
@@ -101,12 +104,15 @@ class PostgresStore:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
-        try:
-            async with self.reading() as connection:
-                return await query(connection, *args, **kwargs)
-        except StoreError:  # perhaps of the connection only: a restarted server ends them all
-            async with self.reading() as connection:
-                return await query(connection, *args, **kwargs)
+        until = time.monotonic() + AGAIN_SECONDS
+        while True:
+            try:
+                async with self.reading() as connection:
+                    return await query(connection, *args, **kwargs)
+            except StoreError:  # of connections, perhaps: a restarted server ends them all
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS / 2)
 
     # Jobs
 

@@ -21,7 +21,7 @@ Connection = Any
 Operation = Callable[[Connection, Sequence[Item]], Awaitable[Sequence[Result]]]
 MAX_GROUP = 10_000
 """Operations in one transaction; bounds how long a reply can wait for others."""
-GROUP_SECONDS = 60.0
+GROUP_SECONDS = 30.0
 """A transaction that takes longer is given up: the database is away, or as good as."""
 CLOSE_SECONDS = 10.0
 """What a clean stop waits for the last transaction."""

@@ -12,6 +12,7 @@ from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.postgres_group import FAILURES, store_error
 
 CONNECT_SECONDS = 10.0
+READ_SECONDS = 20.0
 OLDEST = 130000
 """Server version."""
 _MIGRATION = re.compile(r"^(\d{4})_\w+\.sql$")
@@ -32,7 +33,7 @@ WRITER: Mapping[str, str] = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }
-READER: Mapping[str, str] = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
+READER: Mapping[str, str] = {"default_transaction_read_only": "on", "statement_timeout": "20s"}
 
 
 class Link:
@@ -47,7 +48,11 @@ class Link:
 
     async def pool(self, name: str, size: int) -> Any:
         return await asyncpg.create_pool(
-            self._url, min_size=0, max_size=size, **self._options(name, READER)
+            self._url,
+            min_size=0,
+            max_size=size,
+            command_timeout=READ_SECONDS,
+            **self._options(name, READER),
         )
 
     def _options(self, name: str, more: Mapping[str, str] | None) -> dict[str, Any]:

@@ -47,6 +47,11 @@ class House:
     def urls(self) -> list[str]:
         return [one.url for one in self.managers]
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """An operator's."""
+        return {"Authorization": f"Bearer {self.managers[0].token}"}
+
     async def secrets(self, count: int = 1) -> list[str]:
         command = (*self.managers[0].command, "enrolment", "create", "--output", "quiet")
         return (await call((*command, "--count", str(count)))).split()
