@@ -29,7 +29,7 @@ def peers(results: Sequence[Result]) -> Figure | None:
     drawn = axes.barh(names, values(bars), color=colours)
     axes.bar_label(drawn, [f"{each.value:,.0f}" for each in bars], padding=3)
     axes.set_xscale("log")
-    axes.set_xlim(right=max(values(bars)) * 3)
+    axes.set_xlim(min(values(bars)) / 3, max(values(bars)) * 3)
     axes.set_xlabel("jobs a second: this manager (dark) and its peers")
     return figure
 
@@ -39,7 +39,7 @@ def depth(results: Sequence[Result]) -> Figure | None:
     lines: dict[str, list[tuple[int, float]]] = {}
     for each in results:
         if (found := _DEPTH.fullmatch(each.name)) and each.cpu_us is not None:
-            label = f"{int(found[2]):,} classes"
+            label = f"{int(found[2]):,} class{'' if found[2] == '1' else 'es'}"
             lines.setdefault(label, []).append((int(found[1]), each.cpu_us))
     return _lines(lines, "waiting jobs", "CPU per claim, µs")
 
