@@ -47,5 +47,6 @@ def without_password(url: str) -> tuple[str, str | None]:
     name, colon, password = user.partition(":")
     query = dict(parse_qsl(parts.query))
     asked = query.pop("password", None)
-    clean = parts._replace(netloc=f"{name}{at}{host}", query=urlencode(query, safe="/"))
-    return clean.geturl(), unquote(password) if colon else asked
+    rest = f"?{urlencode(query, safe='/')}" if query else ""
+    clean = f"{parts.scheme}://{name}{at}{host}{parts.path}{rest}"
+    return clean, unquote(password) if colon else asked
