@@ -313,13 +313,16 @@ class Dispatcher:
         self.rematch()
 
     def _overdue(self, lease: Lease) -> Release:
-        """Silence costs the job an attempt; a pause that was announced does not."""
+        """Silence costs the job an attempt; an announced pause, or a lost offer, does not."""
         failure_class = FailureClass.LEASE_LOST
         message = "no word from its pilot until the lease ran out"
         pilot = self.fleet.get(lease.pilot)
         if pilot is not None and pilot.paused:
             failure_class = FailureClass.PREEMPTED
             message = f"its pilot was paused for longer than {lease.pause_seconds:.0f} s"
+        elif lease.phase is None and not lease.started:
+            failure_class = FailureClass.PREEMPTED
+            message = "its pilot did not take the offer before the lease ran out"
         return Release(
             lease.job, lease.attempt, failure_class, message, self.clock.time(), overdue=True
         )

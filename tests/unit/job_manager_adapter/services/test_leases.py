@@ -79,6 +79,19 @@ async def test_a_silent_pilot_is_not_offered_again_what_it_has_lost(world: World
     assert (await world.job(another)).state is JobState.LEASED
 
 
+async def test_an_offer_that_was_lost_on_its_way_costs_no_attempt(world: World) -> None:
+    """A pilot that can speak and not hear would use a job up in three leases."""
+    deaf = await world.pilot()
+    job = (await world.submit(max_attempts=1)).jobs[0]
+    for _ in range(3):
+        world.clock.advance(LEASE / 2)
+        deaf.session.receive(deaf.frame(holding=()))
+    await world.services.housekeeping.expire()
+    view = await world.job(job)
+    assert view.state is JobState.WAITING and "did not take the offer" in view.message
+    assert [one.charged for one in view.attempts] == [False]
+
+
 async def test_a_paused_pilot_keeps_its_lease(world: World) -> None:
     pilot = await world.pilot()
     job = (await world.submit(limits={"pause_seconds": 3600})).jobs[0]
@@ -245,7 +258,7 @@ async def test_not_even_while_it_waited_for_its_store(
 
 
 async def lost(world: World, job: str) -> bool:
-    return (await world.job(job)).attempts[0].failure_class is FailureClass.LEASE_LOST
+    return (await world.job(job)).attempts[0].outcome is Outcome.LOST
 
 
 async def test_after_a_restart_leases_go_on(world: World) -> None:

@@ -45,8 +45,9 @@ async def test_waits_and_runs_are_measured(world: World) -> None:
 
 async def test_what_is_lost_is_counted(world: World) -> None:
     pilot = await world.pilot()
-    (await world.submit()).jobs[0]
+    job = (await world.submit()).jobs[0]
     await pilot.hear()
+    await pilot.run(job)
     world.clock.advance(LEASE + 1)
     await world.services.housekeeping.look_after_pilots()
     await world.services.housekeeping.expire()
