@@ -52,14 +52,14 @@ class Conversation:
         pilot = dispatcher.remember(row)
         for lease in taken:
             dispatcher.restore(lease)
-        outbox = dispatcher.outbox(pilot.id)
         for receipt in receipts:
-            outbox.receipts.put(receipt.statement.id, receipt.model_dump_json())
+            text = receipt.model_dump_json()
+            dispatcher.outbox(pilot.id).receipts.put(receipt.statement.id, text)
         pilot.session = max(pilot.session + 1, int(dispatcher.clock.time() * 1000))
         pilot.sequence, pilot.attached, pilot.wants = -1, True, NOTHING
         if older := dispatcher.sessions.pop(pilot.id, None):
             older.close(ErrorCode.SESSION_SUPERSEDED)
-        outbox.repeat(dispatcher.clock.monotonic())
+        dispatcher.unsaid(pilot.id).repeat(dispatcher.clock.monotonic())
         session = PilotSession(self, pilot.id, pilot.session, carrier)
         dispatcher.sessions[pilot.id] = session
         dispatcher.events.emit("pilot", pilot.id, "attached", detail=carrier)
@@ -76,11 +76,11 @@ class Conversation:
 
     def due(self, session: PilotSession) -> bool:
         known = session.policy is self._dispatcher.policy
-        return not known or self._dispatcher.outbox(session.pilot).due
+        return not known or self._dispatcher.unsaid(session.pilot).due
 
     def frame(self, session: PilotSession) -> str:
         dispatcher = self._dispatcher
-        outbox = dispatcher.outbox(session.pilot)
+        outbox = dispatcher.unsaid(session.pilot)
         head = texts.head(session.number, session.acknowledges, dispatcher.clock.time())
         session.greet = False
         if session.policy is not dispatcher.policy:
@@ -136,7 +136,7 @@ class Conversation:
         if first:
             self._offer_again(pilot, frame.holding)
             self._draining.greet(pilot, frame.draining)
-        outbox = self._dispatcher.outbox(pilot.id)
+        outbox = self._dispatcher.unsaid(pilot.id)
         outbox.repeat(now - self._dispatcher.config.policy.heartbeat_seconds / 2)
         moved |= self._capabilities(pilot, frame) or self._wishes(pilot, frame)
         pilot.departed = frame.leaving
@@ -152,7 +152,7 @@ class Conversation:
         return True
 
     def _reflected(self, pilot: Pilot, frame: PilotFrame) -> None:
-        self._dispatcher.outbox(pilot.id).reflect(frame.commands_done, frame.receipts_kept)
+        self._dispatcher.unsaid(pilot.id).reflect(frame.commands_done, frame.receipts_kept)
         if frame.receipts_kept:
             self._dispatcher.lazily.kept(pilot.launcher_key, frame.receipts_kept)
 
@@ -175,7 +175,7 @@ class Conversation:
         """
         keys: set[Key] = set()
         moved = False
-        offers = self._dispatcher.outbox(pilot.id).offers
+        offers = self._dispatcher.unsaid(pilot.id).offers
         for held in holding:
             key = (held.job, held.attempt)
             keys.add(key)
@@ -212,7 +212,7 @@ class Conversation:
 
     def _gone(self, pilot: Pilot, keys: set[Key]) -> None:
         """What is not held any more needs no command; one that was never said is said first."""
-        commands = self._dispatcher.outbox(pilot.id).commands
+        commands = self._dispatcher.unsaid(pilot.id).commands
         for key in [key for key in pilot.doomed if key not in keys]:
             command = pilot.doomed[key].command
             if command in commands.said_at or command not in commands.things:
@@ -252,7 +252,6 @@ class Conversation:
 
     def _offer_again(self, pilot: Pilot, holding: Sequence[Held]) -> None:
         """The pilot attached and does not hold these: the offer was lost, or its memory was."""
-        outbox = self._dispatcher.outbox(pilot.id)
         keys = {(held.job, held.attempt) for held in holding}
         now = self._dispatcher.clock.monotonic()
         lost = [
@@ -263,7 +262,7 @@ class Conversation:
         missing = [lease for lease in lost if lease.spec is None]
         for lease in lost:
             if lease.spec is not None:
-                outbox.offers.put(lease.key, lease)
+                self._dispatcher.outbox(pilot.id).offers.put(lease.key, lease)
         if missing:
             self._dispatcher.spawn(self._offer_from_store(pilot, missing))
 

@@ -45,6 +45,7 @@ RETRY_SECONDS = 1.0
 """After the store has failed; what was not done is done again."""
 SETTLE_SECONDS = 10.0
 """What a clean stop waits for operations under way."""
+_EMPTY = Outbox()
 SHORTFALL_SECONDS = 0.05
 """Pause before the next wish when the counters promised more than there was."""
 
@@ -165,10 +166,20 @@ class Dispatcher:
         return self.clockwork.policy
 
     def outbox(self, pilot: str) -> Outbox:
+        """To put something into."""
         outbox = self.outboxes.get(pilot)
         if outbox is None:
             outbox = self.outboxes[pilot] = Outbox()
         return outbox
+
+    def unsaid(self, pilot: str) -> Outbox:
+        """To look into, and to take out of; most pilots of a large fleet have none."""
+        return self.outboxes.get(pilot, _EMPTY)
+
+    def tidy(self, pilot: str) -> None:
+        """Keeps no empty outbox."""
+        if (outbox := self.outboxes.get(pilot)) and outbox.empty:
+            del self.outboxes[pilot]
 
     def wake(self, pilot: str) -> None:
         session = self.sessions.get(pilot)
@@ -220,7 +231,7 @@ class Dispatcher:
             self._stillborn.add(key)
         if lease is not None and (pilot := self.fleet.get(lease.pilot)):
             pilot.leases.pop(key, None)
-            self.outbox(pilot.id).offers.reflected(key)
+            self.unsaid(pilot.id).offers.reflected(key)
         return lease
 
     def take_away(self, key: Key, kind: CommandKind, reason: str) -> None:

@@ -87,7 +87,7 @@ class Draining:
     def _tell(self, pilot: Pilot, drain: Drain | None) -> None:
         """In place of what was said of it before."""
         dispatcher = self._dispatcher
-        dispatcher.outbox(pilot.id).commands.reflected(pilot.drain_command)
+        dispatcher.unsaid(pilot.id).commands.reflected(pilot.drain_command)
         kind = CommandKind.UNDRAIN if drain is None else CommandKind.DRAIN
         seconds = drain.seconds_left(dispatcher.clock.monotonic()) if drain else None
         pilot.drain_command = dispatcher.command(

@@ -104,6 +104,8 @@ class Housekeeping:
             elif state is not PilotState.LOST:
                 self._lost.discard(pilot.id)
             idle = not (pilot.leases or pilot.reserved)
+            if idle:
+                dispatcher.tidy(pilot.id)
             if pilot.seen is None:
                 silent = not pilot.attached  # else its first frame is just being dealt with
             else:

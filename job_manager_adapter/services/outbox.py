@@ -81,6 +81,12 @@ class Outbox:
             or self.receipts.unsaid
         )
 
+    @property
+    def empty(self) -> bool:
+        """Nothing is to be said, and nothing that was said waits for its reflection."""
+        things = self.offers.things or self.commands.things or self.receipts.things
+        return not (things or self.verdicts or self.links)
+
     def add_verdict(self, verdict: str) -> None:
         """A pilot that reports and never listens costs no memory: the report comes again."""
         self.verdicts.append(verdict)

@@ -106,7 +106,7 @@ class SqliteStore:
             cached_statements=256,
         )
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA cache_size = -32768")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
         connection.execute("PRAGMA journal_size_limit = 67108864")

@@ -131,3 +131,18 @@ async def test_a_pilot_that_is_just_attaching_is_not_forgotten(world: World) -> 
     pilot.session = await world.services.pilots.attach(pilot.id, "websocket")
     await world.services.housekeeping.look_after_pilots()
     assert await pilot.say() is not None
+
+
+async def test_no_empty_outbox_is_kept(world: World) -> None:
+    pilot = await world.pilot()
+    dispatcher = world.services.pilots._dispatcher
+    assert not dispatcher.outboxes
+    job = (await world.submit()).jobs[0]
+    await pilot.hear()
+    answer = await pilot.finish(job)
+    assert dispatcher.outboxes
+    await world.services.housekeeping.look_after_pilots()
+    assert dispatcher.outboxes, "the receipt is still to be confirmed"
+    await pilot.say(receipts_kept=tuple(receipt.statement.id for receipt in answer.receipts))
+    await world.services.housekeeping.look_after_pilots()
+    assert not dispatcher.outboxes
