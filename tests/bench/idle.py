@@ -6,6 +6,7 @@ is in no process. Pilots are attached, want a job, and there is none.
 
 import asyncio
 
+from tests.bench import bare_sockets
 from tests.bench.frame import Frame
 from tests.bench.pilots import pilots, secrets
 from tests.bench.processes import cpu_seconds, rss_bytes
@@ -17,8 +18,6 @@ DESCRIPTION = "15,000 idle pilots on one manager process: memory of each"
 SECONDS = 300.0
 MOST_KIB, PILOTS = 24.0, 15_000
 QUIET_SECONDS = 3.0
-PEER = "WebSockets of a bare aiohttp server, measured in July 2026"
-PEER_KIB = 13.3
 
 
 async def run(frame: Frame) -> list[Result]:
@@ -48,8 +47,10 @@ async def measure(
         after, now = rss_bytes(pid), await fleet.read()
     frame.say(f"{now.attached} attached, {before >> 20} MiB before, {after >> 20} MiB after")
     kib = (after - before) / 1024 / count
+    floor = await bare_sockets.memory_each(count)
+    frame.say(f"{bare_sockets.PEER}: {floor:.1f} KiB each")
     return [
-        Result("idle.memory-each", kib, "KiB", at_most(MOST_KIB), PEER, PEER_KIB),
+        Result("idle.memory-each", kib, "KiB", at_most(MOST_KIB), bare_sockets.PEER, floor),
         Result("idle.attached", now.attached, "1", at_least(count)),
         Result("idle.enrol-and-attach", 1e6 * used / count, "us", cpu_us=1e6 * used / count),
     ]
