@@ -12,10 +12,8 @@ from copilot_agent.protocol.frames import InputLink, OutputLink, VerdictKind
 from job_manager_adapter.services.links import OutputPlace
 
 
-def manager_frame(head: str, **arrays: Sequence[str]) -> str:
-    """A frame of `head` (its first fields, without braces) and what is not empty of the arrays."""
-    parts = [head, *(f'"{name}":[{",".join(items)}]' for name, items in arrays.items() if items)]
-    return "{" + ",".join(parts) + "}"
+def array(name: str, items: Sequence[str]) -> str:
+    return f'"{name}":[{",".join(items)}]'
 
 
 def head(session: int, acknowledges: int, server_time: float) -> str:

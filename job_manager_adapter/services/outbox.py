@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from copilot_agent.protocol.frames import Command
 from job_manager_adapter.core.leases import Key, Lease
-from job_manager_adapter.services.frame_text import manager_frame
+from job_manager_adapter.services.frame_text import array
 
 MAX_OFFERS, MAX_VERDICTS, MAX_COMMANDS, MAX_OTHERS = 64, 200, 1000, 200
 MAX_UNHEARD = 2000
@@ -111,24 +111,26 @@ class Outbox:
 
     def take(self, head: str, offers: Sequence[str], now: float) -> str:
         """The next frame. `offers` are made from the first unsaid leases."""
-        commands = self.commands.peek(MAX_COMMANDS)
-        receipts = self.receipts.peek(MAX_OTHERS)
-        verdicts = self.verdicts[:MAX_VERDICTS]
-        links = _some(self.links)
-        frame = manager_frame(
-            head,
-            offers=offers,
-            verdicts=verdicts,
-            commands=[each.model_dump_json(exclude_defaults=True) for each in commands],
-            receipts=receipts,
-            links=[each.text for each in links],
-        )
-        self.offers.said(len(offers), now)
+        parts = [head]
+        if offers:
+            parts.append(array("offers", offers))
+            self.offers.said(len(offers), now)
+        if self.verdicts:
+            parts.append(array("verdicts", self.verdicts[:MAX_VERDICTS]))
+            del self.verdicts[:MAX_VERDICTS]
+        if receipts := self.receipts.peek(MAX_OTHERS):
+            parts.append(array("receipts", receipts))
+            self.receipts.said(len(receipts), now)
+        if self.commands.unsaid or self.links:
+            parts += self._seldom(now)
+        return f"{{{','.join(parts)}}}"
+
+    def _seldom(self, now: float) -> list[str]:
+        commands, links = self.commands.peek(MAX_COMMANDS), _some(self.links)
         self.commands.said(len(commands), now)
-        self.receipts.said(len(receipts), now)
-        del self.verdicts[: len(verdicts)]
         del self.links[: len(links)]
-        return frame
+        texts = [each.model_dump_json(exclude_defaults=True) for each in commands]
+        return [array("commands", texts), array("links", [each.text for each in links])]
 
 
 def _some(links: list[LinksAnswer]) -> list[LinksAnswer]:
