@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -70,6 +71,8 @@ class Link:
         self._trap: Trap | None = None
         self.said: PilotFrame | None = None
         """By the pilot, last, since the link was last opened."""
+        self.named: dict[tuple[str, int], float] = {}
+        """Unix time of the last frame to the manager in which a pilot held this attempt."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -138,12 +141,14 @@ class Link:
         except OSError:
             reset(writer)
             return
+        both = Conversation()
         try:
             if self._exempt(writer.get_extra_info("peername")[1]):
-                await asyncio.gather(_copy(reader, down), _copy(up, writer))
+                await asyncio.gather(
+                    self._copy(both.up, reader, down), self._copy(both.down, up, writer)
+                )
                 return
             self._writers |= {writer, down}
-            both = Conversation()
             await asyncio.gather(
                 self._pump(both.up, Way.UP, reader, down),
                 self._pump(both.down, Way.DOWN, up, writer),
@@ -175,10 +180,30 @@ class Link:
         await self._gates[way].passing()
         writer.write(piece.data)
         await writer.drain()
-        if piece.seen is not None and isinstance(piece.seen.frame, PilotFrame):
-            self.said = piece.seen.frame
+        self.said = self._note(piece) or self.said
         if trap is not None and piece.seen is not None and trap.passed(piece.seen):
             self._spring(trap)
+
+    async def _copy(
+        self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """For those to whom nothing is done."""
+        with suppress(ConnectionError, RuntimeError):
+            while data := await reader.read(READ):
+                for piece in stream.feed(data):
+                    writer.write(piece.data)
+                    self._note(piece)
+                await writer.drain()
+            writer.close()
+
+    def _note(self, piece: Piece) -> PilotFrame | None:
+        """Who held what when; gives the frame if it is a pilot's."""
+        frame = piece.seen.frame if piece.seen is not None else None
+        if not isinstance(frame, PilotFrame):
+            return None
+        now = time.time()
+        self.named.update({(one.job, one.attempt): now for one in frame.holding})
+        return frame
 
     def _spring(self, trap: Trap) -> None:
         if trap is self._trap:
@@ -192,11 +217,3 @@ def reset(writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):  # it is closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError, RuntimeError):
-        while data := await reader.read(READ):
-            writer.write(data)
-            await writer.drain()
-        writer.close()

@@ -175,7 +175,8 @@ class Trial:
     def _of_takeovers(self, lost: Sequence[checker.Takeover], since: float) -> list[str]:
         found = []
         for each in lost:
-            waited = each.at.timestamp() - max(since, each.leased_at.timestamp())
+            word = self.world.link.named.get((each.job, each.attempt), 0.0)
+            waited = each.at.timestamp() - max(since, each.leased_at.timestamp(), word)
             self.result.offered_again_seconds.append(round(waited, 3))
             if waited > LEASE_SECONDS + GRACE_SECONDS + SLOW_SECONDS:
                 found.append(f"offered again after {waited:.1f} s: {each.job}")
