@@ -81,18 +81,18 @@ def stopped(pid: int) -> bool:
 
 def owns(pid: int, port: int) -> bool:
     """Whether this process has the TCP socket with this local port of loopback."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1] == f"0100007F:{port:04X}":
-            return f"socket:[{fields[9]}]" in open_files(pid)
-    return False
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    # an older connection from that port may stand there too
+    sockets = {f"socket:[{one[9]}]" for one in lines if one[1] == f"0100007F:{port:04X}"}
+    return not sockets.isdisjoint(open_files(pid))
 
 
 def open_files(pid: int) -> set[str]:
     found = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            found.add(str(entry.readlink()))
+    with suppress(FileNotFoundError):  # it has ended
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.add(str(entry.readlink()))
     return found
 
 
