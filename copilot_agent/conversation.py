@@ -44,9 +44,9 @@ class Conversation:
         self._closing: asyncio.Task[None] | None = None
         self._frames: asyncio.Queue[PilotFrame] = asyncio.Queue()
 
-    def current(self, number: int) -> bool:
-        """Whether an event is of the connection of now, and not of one given up."""
-        return number == self._number
+    def current(self, number: int | None) -> bool:
+        """Whether an event is of the connection of now or of none, and not of one given up."""
+        return number is None or number == self._number
 
     def connect(self, renew: bool) -> None:
         self._number += 1

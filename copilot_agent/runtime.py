@@ -107,14 +107,19 @@ class Runtime:
     async def _serve(self) -> int:
         loop = asyncio.get_running_loop()
         while self._exit_code is None:
-            item = await self._queue.get()
-            if isinstance(item, BaseException):
-                raise item
-            event, number = item
-            if number is None or self._conversation.current(number):
-                for effect in self._core.handle(event, loop.time()):
-                    self._perform(effect)
+            events = [await self._next()]
+            while not self._queue.empty():
+                events.append(await self._next())
+            valid = [event for event, number in events if self._conversation.current(number)]
+            for effect in self._core.handle(*valid, now=loop.time()):
+                self._perform(effect)
         return self._exit_code
+
+    async def _next(self) -> tuple[ev.Event, int | None]:
+        item = await self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
     def _post_of(self, event: ev.Event, connection: int) -> None:
         self._queue.put_nowait((event, connection))

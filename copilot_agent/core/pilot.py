@@ -70,10 +70,12 @@ class PilotCore:
         self._token_jitter = 0.5
         self._timer: float | None = None
 
-    def handle(self, event: ev.Event, now: float) -> list[Effect]:
+    def handle(self, *events: ev.Event, now: float) -> list[Effect]:
+        """What has happened, in its order; what follows from all of it is looked for once."""
         if self.finished:
             return []
-        effects = self._dispatch(event, now) + self._go_on(now)
+        effects = [effect for event in events for effect in self._dispatch(event, now)]
+        effects += self._go_on(now)
         return self.work.note_unfinished() + effects
 
     @property

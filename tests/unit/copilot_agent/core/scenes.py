@@ -60,7 +60,7 @@ class Scene:
 
     def do(self, event: ev.Event, *, after: float = 0.0) -> list[Effect]:
         self.now += after
-        effects = self.core.handle(event, self.now)
+        effects = self.core.handle(event, now=self.now)
         self.log += effects
         return effects
 
