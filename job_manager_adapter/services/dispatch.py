@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Command, CommandKind, Policy
 from copilot_agent.protocol.ids import id_time
 from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec, Requirements
@@ -38,7 +37,6 @@ from job_manager_adapter.store.records import (
     Released,
     Waiting,
 )
-from job_manager_adapter.views import PilotState
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
@@ -192,36 +190,6 @@ class Dispatcher:
         self.wake(pilot)
         return command.id
 
-    def dismiss(
-        self, pilots: Iterable[str], reason: ErrorCode, released: Sequence[Released]
-    ) -> None:
-        """These were retired in the store, which released what they held."""
-        known = [pilot for name in pilots if (pilot := self.fleet.get(name))]
-        for pilot in known:
-            pilot.retired, pilot.attached = True, False
-            self.matcher.withdraw(pilot.id)
-        for item in released:
-            self.released(item, FailureClass.PREEMPTED)
-        for pilot in known:
-            self.command(pilot.id, CommandKind.RETIRE, reason=reason.value)
-            if session := self.sessions.pop(pilot.id, None):
-                session.close(reason)
-            self.events.emit("pilot", pilot.id, "retired", detail=reason.value)
-        self.rematch()
-
-    def left(self, name: str) -> None:
-        """The pilot attached to another manager, which has its leases now."""
-        if (pilot := self.fleet.get(name)) is None:
-            return
-        for key in list(pilot.leases):
-            self.drop(key)
-        pilot.attached, pilot.seen, pilot.elsewhere = False, None, True
-        pilot.doomed.clear()
-        self.matcher.withdraw(name)
-        self.outboxes.pop(name, None)
-        if session := self.sessions.pop(name, None):
-            session.close(ErrorCode.SESSION_SUPERSEDED)
-
     # Leases
 
     def drop(self, key: Key) -> Lease | None:
@@ -296,47 +264,6 @@ class Dispatcher:
         for rest in self.resting:
             self.count(rest.waiting, -rest.waiting.count)
         self.rematch()
-
-    async def expire(self) -> int:
-        """Takes back what ran out; returns how many."""
-        now = self.clock.monotonic()
-        late = [lease for lease in self.leases.expired(now) if not lease.ending]
-        for name in {lease.pilot for lease in late}:
-            pilot = self.fleet.get(name)
-            if pilot and pilot.state(now, self.config.policy.lease_seconds) is PilotState.LOST:
-                pilot.silent = True  # what it has lost is not for itself to take again
-                self.matcher.withdraw(name)
-        await self.take_back([self._overdue(lease) for lease in late])
-        self.tallies["leases_expired"] += len(late)
-        return len(late)
-
-    async def take_back(self, wanted: Sequence[Release]) -> None:
-        """Ends attempts without their pilots, which are told."""
-        if not wanted:
-            return
-        with self.resting.ending(release.job for release in wanted):
-            results = await self.store.release(wanted)
-        for release, result in zip(wanted, results, strict=True):
-            lease = self.leases.get((release.job, release.attempt))
-            self.released(result, release.failure_class)
-            if result.state is None and lease is not None and not lease.ending:
-                self.drop(lease.key)
-        self.rematch()
-
-    def _overdue(self, lease: Lease) -> Release:
-        """Silence costs the job an attempt; an announced pause, or a lost offer, does not."""
-        failure_class = FailureClass.LEASE_LOST
-        message = "no word from its pilot until the lease ran out"
-        pilot = self.fleet.get(lease.pilot)
-        if pilot is not None and pilot.paused:
-            failure_class = FailureClass.PREEMPTED
-            message = f"its pilot was paused for longer than {lease.pause_seconds:.0f} s"
-        elif lease.phase is None and not lease.started:
-            failure_class = FailureClass.PREEMPTED
-            message = "its pilot did not take the offer before the lease ran out"
-        return Release(
-            lease.job, lease.attempt, failure_class, message, self.clock.time(), overdue=True
-        )
 
     # Matching and claims
 

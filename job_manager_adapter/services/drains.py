@@ -7,6 +7,7 @@ from copilot_agent.protocol.job import FailureClass, Phase
 from job_manager_adapter.core.drains import FLEET, Drain
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Lease
+from job_manager_adapter.services import takeback
 from job_manager_adapter.services.dispatch import Dispatcher
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.times import moment, moment_or_none
@@ -116,7 +117,8 @@ class Draining:
             return
         late = list(self._late())
         at = dispatcher.clock.time()
-        await dispatcher.take_back(
+        await takeback.take_back(
+            dispatcher,
             [
                 Release(
                     lease.job,
@@ -126,7 +128,7 @@ class Draining:
                     at,
                 )
                 for lease in late
-            ]
+            ],
         )
 
     def _late(self) -> Iterator[Lease]:

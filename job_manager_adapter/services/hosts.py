@@ -2,6 +2,7 @@
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import FailureClass
+from job_manager_adapter.services import takeback
 from job_manager_adapter.services.dispatch import Dispatcher
 from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.errors import NotFoundError
@@ -60,7 +61,7 @@ class Hosts:
             pilots, FailureClass.PREEMPTED, "its host was banned", dispatcher.clock.time()
         )
         (released,) = await dispatcher.store.retire([order])
-        dispatcher.dismiss(pilots, ErrorCode.HOST_BANNED, released)
+        takeback.dismiss(dispatcher, pilots, ErrorCode.HOST_BANNED, released)
 
     def _view(self, row: HostRow) -> HostView:
         dispatcher = self._dispatcher

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 
 from job_manager_adapter.core.fleet import Pilot
+from job_manager_adapter.services import takeback
 from job_manager_adapter.services.dispatch import Dispatcher
 from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.events import Events
@@ -85,7 +86,7 @@ class Housekeeping:
 
     async def expire(self) -> None:
         """Takes back leases that ran out, and what is held beyond a drain's deadline."""
-        await self._dispatcher.expire()
+        await takeback.expire(self._dispatcher)
         await self._draining.enforce()
 
     async def look_after_pilots(self) -> None:

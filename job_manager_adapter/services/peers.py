@@ -19,6 +19,7 @@ from copilot_agent.protocol.job import FailureClass
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Lease
 from job_manager_adapter.core.matching import Room
+from job_manager_adapter.services import takeback
 from job_manager_adapter.store.base import PeerStore, StoreError
 from job_manager_adapter.store.records import (
     Holdings,
@@ -242,13 +243,13 @@ class Peers(Alone):
     async def _moved(self, pilot: str) -> None:
         """Unless it has come back meanwhile."""
         if not await self._store.has(pilot):
-            self._dispatcher.left(pilot)
+            takeback.left(self._dispatcher, pilot)
 
     async def _retired(self, pilot: str) -> None:
         """What it held ends by news of its own."""
         row = await self._dispatcher.store.pilot(pilot)
         reason = ErrorCode.HOST_BANNED if row and row.banned else ErrorCode.PILOT_RETIRED
-        self._dispatcher.dismiss((pilot,), reason, ())
+        takeback.dismiss(self._dispatcher, (pilot,), reason, ())
 
     # When news were lost
 
@@ -260,7 +261,7 @@ class Peers(Alone):
         here = set(dispatcher.sessions)
         holdings = await self._store.mine()
         for name in here.difference(holdings.pilots):
-            dispatcher.left(name)
+            takeback.left(dispatcher, name)
         in_store = {(item.job, item.attempt) for item in holdings.leases}
         for lease in before:
             gone = lease.key not in in_store and not lease.ending

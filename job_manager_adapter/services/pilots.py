@@ -13,6 +13,7 @@ from copilot_agent.protocol.enrolment import EnrolRequest, enrolment_statement, 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import Policy
 from copilot_agent.protocol.job import FailureClass, JobState
+from job_manager_adapter.services import takeback
 from job_manager_adapter.services.context import Signer, from_base64url
 from job_manager_adapter.services.conversation import Conversation
 from job_manager_adapter.services.dispatch import Dispatcher
@@ -94,7 +95,7 @@ class Pilots:
         (result,) = await dispatcher.store.enrol([pilot])
         if result.refusal is not None:
             raise self._refused(request, result.refusal, result.reason)
-        dispatcher.dismiss(result.superseded, ErrorCode.PILOT_RETIRED, result.released)
+        takeback.dismiss(dispatcher, result.superseded, ErrorCode.PILOT_RETIRED, result.released)
         dispatcher.events.emit("pilot", pilot.id, "enrolled", detail=result.host)
         dispatcher.tallies["pilots_registered"] += 1
         return Enrolled(
@@ -174,7 +175,7 @@ class Pilots:
         try:
             await self._admitted(pilot)  # what was committed meanwhile did not find the pilot here
         except RefusedError as error:
-            self._dispatcher.dismiss((pilot,), error.code, ())
+            takeback.dismiss(self._dispatcher, (pilot,), error.code, ())
             raise
         return session
 
@@ -298,7 +299,7 @@ class Pilots:
             dispatcher.clock.time(),
         )
         (released,) = await dispatcher.store.retire([order])
-        dispatcher.dismiss((pilot,), ErrorCode.PILOT_RETIRED, released)
+        takeback.dismiss(dispatcher, (pilot,), ErrorCode.PILOT_RETIRED, released)
         return self._view(await self._row(pilot))
 
 
