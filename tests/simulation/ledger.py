@@ -73,6 +73,8 @@ class Ledger:
     universe: Universe
     submitted: dict[str, float] = field(default_factory=dict)
     """Job → when its submission was acknowledged."""
+    asked: dict[str, float] = field(default_factory=dict)
+    """Job → when its submission was first asked for."""
     cancelled: dict[str, float] = field(default_factory=dict)
     """Job → when its cancel was acknowledged; gone again if it was retried."""
     cancels: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))

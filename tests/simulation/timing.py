@@ -140,7 +140,7 @@ def _fell_silent(ledger: Ledger, held: OfferSeen, until: float) -> bool:
 def _claimed_after(ledger: Ledger, held: OfferSeen) -> float:
     """A time before which the attempt cannot have been claimed."""
     earlier = [o.at for o in ledger.offers if o.job == held.job and o.attempt < held.attempt]
-    return max([ledger.submitted.get(held.job, held.at) - 60.0, *earlier])
+    return max([ledger.asked.get(held.job, 0.0), *earlier])
 
 
 # ----- a lease that ran out is over

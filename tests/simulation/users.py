@@ -47,9 +47,10 @@ class Users:
 
     def submit(self, key: str, specs: Sequence[JobSpec]) -> None:
         self.waiting += 1
-        self._submit(SubmitRequest(jobs=tuple(specs), idempotency_key=key).model_dump_json())
+        body = SubmitRequest(jobs=tuple(specs), idempotency_key=key).model_dump_json()
+        self._submit(body, self._universe.now)
 
-    def _submit(self, body: str) -> None:
+    def _submit(self, body: str, asked: float) -> None:
         def work(services: Services) -> Any:
             return services.jobs.submit(LHC, SubmitRequest.model_validate_json(body))
 
@@ -58,8 +59,9 @@ class Users:
             for job in reply.jobs:
                 self._universe.note("user", f"submitted {job}")
                 self._ledger.submitted[job] = self._universe.now
+                self._ledger.asked[job] = asked
 
-        self._manager.ask(work, done, lambda: self._again(self._submit, body))
+        self._manager.ask(work, done, lambda: self._again(self._submit, body, asked))
 
     def cancel(self, job: str) -> None:
         self.waiting += 1
