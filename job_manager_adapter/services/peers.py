@@ -121,7 +121,7 @@ class Peers(Alone):
 
     async def _tend(self) -> None:
         await self._store.tend()
-        await self._restore(await self._store.adopt())
+        await self._store.adopt()
         if self._fetches:
             await self._share_rooms()
 
@@ -158,7 +158,8 @@ class Peers(Alone):
         """What is not in memory gets a fresh grace, and is offered where its pilot is here."""
         await self._know({lease.klass for lease in holdings.leases})
         for row in holdings.rows:
-            if row.id not in self._dispatcher.fleet.pilots:
+            known = self._dispatcher.fleet.get(row.id)
+            if known is None or known.elsewhere:
                 self._dispatcher.remember(row)
         for item in holdings.leases:
             lease = self._dispatcher.restore(item)

@@ -222,7 +222,7 @@ class PeerStore(Protocol):
         """Every few seconds; comes back after a broken connection. Raises StoreError."""
 
     async def news(self) -> PeerNews:
-        """Waits for the next. After the start and each gap it is a NewsRecount."""
+        """Waits for the next. After each gap, and when pilots were adopted, it is a NewsRecount."""
 
     async def take(self, pilots: Sequence[str]) -> list[OpenLease]:
         """These are this manager's from now on; returns what those hold that were not before."""
@@ -233,8 +233,8 @@ class PeerStore(Protocol):
     async def mine(self) -> Holdings:
         """This manager's pilots."""
 
-    async def adopt(self) -> Holdings:
-        """Pilots of managers that are dead; they are this manager's then."""
+    async def adopt(self) -> None:
+        """Pilots of managers that are dead are this manager's from now on."""
 
     async def post(self, note: str) -> None:
         """What the others may read of this manager, in place of what it posted before."""

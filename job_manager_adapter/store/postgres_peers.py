@@ -94,6 +94,7 @@ class PostgresPeers:
 
     async def _connect(self) -> None:
         connection = await self._link.connect("peers")
+        first = not self._me.number
         try:
             async with asyncio.timeout(30), connection.transaction():
                 adopted = await self._register(connection)
@@ -103,7 +104,8 @@ class PostgresPeers:
             connection.terminate()
             raise
         self._connection = connection
-        self._news.put_nowait(NewsRecount(adopted))
+        if not first:
+            self._news.put_nowait(NewsRecount(adopted))
 
     async def _register(self, connection: Any) -> bool:
         """Whether others had taken this manager for dead. The row is seen with the lock held."""
@@ -165,7 +167,7 @@ class PostgresPeers:
         return await self._news.get()
 
     def recount(self) -> None:
-        """The end of a transaction is unknown."""
+        """The end of a transaction is unknown, or the dead left something."""
         self._news.put_nowait(NewsRecount())
 
     def _heard(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
@@ -223,24 +225,24 @@ class PostgresPeers:
         async with self._reading() as connection:
             return await reads.dry(connection, classes)
 
-    async def adopt(self) -> Holdings:
-        """What managers that died have left; raises StoreError."""
+    async def adopt(self) -> None:
+        """Raises StoreError."""
         async with self._reading() as connection:
             free = await connection.fetch(_FREE, self._me.number, MANAGER)
             others = await connection.fetchval("SELECT count(*) - 1 FROM managers")
+        fresh, self._fresh = self._fresh, False
         now = time.monotonic()
-        since = now - PATIENCE_SECONDS if self._fresh and len(free) == others else now
-        self._fresh = False
+        since = now - PATIENCE_SECONDS if fresh and len(free) == others else now
         self._free_since = {row[0]: self._free_since.get(row[0], since) for row in free}
         dead = [
             number for number, since in self._free_since.items() if now - since >= PATIENCE_SECONDS
         ]
         if not dead:
-            return Holdings()
+            return
         (pilots,) = await self._writer.write(self._bury, [dead])
         log.warning("managers %s are gone: %d pilots of theirs are ours", dead, len(pilots))
-        async with self._reading() as connection:
-            return await _holdings(connection, pilots)
+        if not fresh:  # else all is read anyway
+            self.recount()
 
     async def _bury(self, connection: Any, many: Sequence[list[int]]) -> list[list[str]]:
         return [

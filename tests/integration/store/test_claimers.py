@@ -172,7 +172,6 @@ async def test_who_lost_its_connection_comes_back_with_its_number(
     stores: list[PostgresStore], postgres: Postgres
 ) -> None:
     store = stores[0]
-    await heard(store, NewsRecount)
     sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ 'peers'"
     postgres.run("psql", "-d", postgres.url("postgres"), "-c", sql)
     async with asyncio.timeout(10):
