@@ -65,4 +65,5 @@ async def run(settings: Settings, secret: str, ground: Ground) -> int:
             )
             return await runtime.run()
     finally:
+        ground.sandbox.close()
         os.close(lock)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,8 @@ async def test_sigterm_reports_what_runs_and_leaves(bench: Bench) -> None:
     assert report.failure_class is FailureClass.VOLUNTEER_LEFT
     async with asyncio.timeout(5):
         assert await agent == 0
+    digest = sha256(bytes(bench.state / "scratch")).hexdigest()[:12]
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/copilot-{digest}")), "no group stays behind"
 
 
 async def test_a_second_agent_on_the_same_directory_is_refused(bench: Bench) -> None:
