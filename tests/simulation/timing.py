@@ -124,14 +124,14 @@ def _fell_silent(ledger: Ledger, held: OfferSeen, until: float) -> bool:
     contacts = [(word.at, word.paused) for word in words]
     contacts += [(at, False) for at in ledger.serving if words[0].at < at < until]
     contacts.sort()
-    paused = False
+    limit = ledger.pause_seconds.get(held.job, 0.0)
+    paused, spoke = False, 0.0
     spoke_first = words[0].at - _claimed_after(ledger, held) >= LEASE - SLACK
-    for (at, says_paused), (after, _) in zip(
-        contacts, [*contacts[1:], (until, False)], strict=True
-    ):
-        restarted = at in ledger.serving
-        paused = paused if restarted else says_paused
-        lease = max(LEASE, ledger.pause_seconds.get(held.job, 0.0)) if paused else LEASE
+    ends = [at for at, _ in contacts[1:]] + [until]
+    for (at, says_paused), after in zip(contacts, ends, strict=True):
+        if at not in ledger.serving:
+            paused, spoke = says_paused, at
+        lease = max(LEASE, limit - (at - spoke)) if paused else LEASE
         if after - at >= lease - SLACK:
             return True
     return spoke_first
