@@ -31,24 +31,20 @@ class Fault(StrEnum):
     AWAY30S = "away30s"  #: shut down for half a minute of real time, which is ten leases
 
 
-SCALE = 100
-"""Everything in minutes runs this many times as fast: leases of 300 s last 3 s."""
-LEASE_SECONDS = 300 / SCALE
-HEARTBEAT_SECONDS = 30 / SCALE
-GRACE_SECONDS = 30 / SCALE
+SCALE, SCALE_IN_A_VM = 100, 30
+"""Everything in minutes runs this many times as fast: leases of 300 s last 3 s, in a VM 10 s."""
 SECONDS = {
-    Fault.STOP60S: 60 / SCALE,
-    Fault.STOP10MIN: 600 / SCALE,
-    Fault.PART1S: 1 / SCALE,
-    Fault.PART60S: 60 / SCALE,
-    Fault.PART10MIN: 600 / SCALE,
-    Fault.PART10MIN_UP: 600 / SCALE,
-    Fault.PART10MIN_DOWN: 600 / SCALE,
-    Fault.AWAY30S: 30.0,
+    Fault.STOP60S: 60,
+    Fault.STOP10MIN: 600,
+    Fault.PART1S: 1,
+    Fault.PART60S: 60,
+    Fault.PART10MIN: 600,
+    Fault.PART10MIN_UP: 600,
+    Fault.PART10MIN_DOWN: 600,
 }
 SHORT = {Fault.STOP60S, Fault.PART1S, Fault.PART60S}
 """Costs nobody a lease."""
-LONG = {fault for fault, seconds in SECONDS.items() if seconds > LEASE_SECONDS} | {Fault.GONE}
+LONG = {fault for fault, seconds in SECONDS.items() if seconds > 300} | {Fault.GONE}
 """Longer than a lease: a second pilot comes, so that there is one to be offered the jobs."""
 
 IN_A_VM = {Victim.VM, Victim.LAUNCHER}
@@ -59,6 +55,17 @@ IMPOSSIBLE = {
     for number, step in enumerate(Step)
     if step is not Step.RUNNING
 }
+
+
+@dataclass(frozen=True)
+class Clockwork:
+    """The default settings in the cell's scale, in seconds."""
+
+    lease: float
+    heartbeat: float
+    grace: float
+    fault: float
+    """How long it lasts."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,12 @@ class Cell:
     @property
     def in_a_vm(self) -> bool:
         return self.victim in IN_A_VM
+
+    @property
+    def clockwork(self) -> Clockwork:
+        scale = SCALE_IN_A_VM if self.in_a_vm else SCALE
+        fault = 30.0 if self.fault is Fault.AWAY30S else SECONDS.get(self.fault, 0) / scale
+        return Clockwork(lease=300 / scale, heartbeat=30 / scale, grace=30 / scale, fault=fault)
 
     @property
     def needs_root(self) -> bool:

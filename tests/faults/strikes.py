@@ -12,7 +12,7 @@ from pathlib import Path
 from deploy.demo.processes import Process
 from job_manager_adapter.client.http import ApiError
 from tests.faults.database import Database
-from tests.faults.matrix import LONG, SECONDS, Cell, Fault, Victim
+from tests.faults.matrix import LONG, Cell, Fault, Victim
 from tests.faults.wire import Way
 from tests.faults.world import World, send
 from tests.harness import programs, vm
@@ -121,7 +121,7 @@ class Strike:
         """Shut down as its operator does it, started again later."""
         await asyncio.to_thread(self._database.stop)
         self._release(cut=False)
-        await asyncio.sleep(SECONDS[Fault.AWAY30S])  # the fault itself
+        await asyncio.sleep(self.cell.clockwork.fault)  # the fault itself
         await self._database_starts()
 
     # ----- stop, and part
@@ -151,7 +151,7 @@ class Strike:
     async def _meanwhile(self) -> None:
         """A substitute comes if the fault outlasts a lease."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(asyncio.sleep(SECONDS[self.cell.fault]))  # the fault itself
+            group.create_task(asyncio.sleep(self.cell.clockwork.fault))  # the fault itself
             if self.cell.fault in LONG and self.cell.victim in (Victim.AGENT, Victim.LINK):
                 group.create_task(self._substitute())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.faults import checker
 from tests.faults.jobs import SCHEDULED
-from tests.faults.matrix import GRACE_SECONDS, LEASE_SECONDS, SHORT, Cell, Fault
+from tests.faults.matrix import SHORT, Cell, Fault
 from tests.faults.steps import Step, Stop, Subject, stop_at
 from tests.faults.strikes import BOOT_SECONDS, Strike
 from tests.faults.world import World, world
@@ -74,7 +74,7 @@ class Trial:
             self.lasted = time.time() - struck_at
         self.result.detail = ", ".join(strike.detail)
         await self._recover()
-        await self._judge(max(struck_at, strike.room_at - LEASE_SECONDS))
+        await self._judge(max(struck_at, strike.room_at - self.cell.clockwork.lease))
 
     async def _reach(self) -> None:
         """The world stands still at the cell's step afterwards, but for step 5."""
@@ -173,14 +173,14 @@ class Trial:
         self.result.violations += found
 
     def _of_takeovers(self, lost: Sequence[checker.Takeover], since: float) -> list[str]:
-        found = []
+        found, clockwork = [], self.cell.clockwork
         for each in lost:
             word = self.world.link.named.get((each.job, each.attempt), 0.0)
             waited = each.at.timestamp() - max(since, each.leased_at.timestamp(), word)
             self.result.offered_again_seconds.append(round(waited, 3))
-            if waited > LEASE_SECONDS + GRACE_SECONDS + SLOW_SECONDS:
+            if waited > clockwork.lease + clockwork.grace + SLOW_SECONDS:
                 found.append(f"offered again after {waited:.1f} s: {each.job}")
-            short = self.cell.fault in SHORT and self.lasted < LEASE_SECONDS / 2
+            short = self.cell.fault in SHORT and self.lasted < clockwork.lease / 2
             if short and not self.cell.in_a_vm:  # there all is slow, without acceleration
                 found.append(f"lost in a fault of {self.lasted:.1f} s: {each.job}")
         return found

@@ -14,7 +14,7 @@ from job_manager_adapter.client import Client
 from tests.faults.database import Database, database
 from tests.faults.hooks import POINTS, Hooks, Point
 from tests.faults.jobs import SCHEDULED, Ledger
-from tests.faults.matrix import HEARTBEAT_SECONDS, LEASE_SECONDS, Cell, Fault, Victim
+from tests.faults.matrix import Cell, Clockwork, Fault, Victim
 from tests.faults.proxy import Link
 from tests.harness import programs, scripted_vm, vm
 from tests.harness.reference_adapter import FileScheduler
@@ -224,7 +224,7 @@ async def world(root: Path, cell: Cell) -> AsyncIterator[World]:
             link = Link(port := programs.free_port(), lambda port: made.is_substitute(port))
             await link.start()
             stack.push_async_callback(link.stop)
-            manager = _manager(root, link, port, scheduler)
+            manager = _manager(root, link, port, scheduler, cell.clockwork)
             store: Database | None = None
             if cell.victim is Victim.DATABASE:
                 store = await stack.enter_async_context(database())
@@ -244,11 +244,13 @@ async def world(root: Path, cell: Cell) -> AsyncIterator[World]:
         await programs.eventually(lambda: not programs.naming(root), 5, f"the end of all of {root}")
 
 
-def _manager(root: Path, link: Link, port: int, scheduler: FileScheduler) -> HookedManager:
+def _manager(
+    root: Path, link: Link, port: int, scheduler: FileScheduler, clockwork: Clockwork
+) -> HookedManager:
     return HookedManager(
         root / "manager",
-        heartbeat_seconds=HEARTBEAT_SECONDS,
-        lease_seconds=LEASE_SECONDS,
+        heartbeat_seconds=clockwork.heartbeat,
+        lease_seconds=clockwork.lease,
         settings=SETTINGS.format(name=SCHEDULED, path=scheduler.path, free_space=FREE_SPACE_MIB),
         port=port,
         hooks=Hooks(root / "hooks", POINTS),
