@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, assert_never
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import CommandKind
-from copilot_agent.protocol.job import FailureClass
+from copilot_agent.protocol.job import FailureClass, Phase
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Lease
 from job_manager_adapter.core.matching import Room
 from job_manager_adapter.services import takeback
+from job_manager_adapter.services.receipts import tell_due
 from job_manager_adapter.store.base import PeerStore, StoreError
 from job_manager_adapter.store.records import (
     Holdings,
@@ -231,9 +232,7 @@ class Peers(Alone):
             return
         self._dispatcher.refresh(pilot)
         if not news.failure_class:  # its receipt is to be told here
-            outbox = self._dispatcher.outbox(pilot.id)
-            for receipt in await self._dispatcher.store.receipts_due(pilot.launcher_key, 1000):
-                outbox.receipts.put(receipt.statement.id, receipt.model_dump_json())
+            await tell_due(self._dispatcher, pilot)
         self._dispatcher.rematch(pilot.id)
         self._dispatcher.wake(pilot.id)
 
@@ -267,11 +266,23 @@ class Peers(Alone):
         for lease in before:
             gone = lease.key not in in_store and not lease.ending
             if gone and dispatcher.leases.get(lease.key) is lease:
-                reason = "it was ended by another manager"
-                dispatcher.take_away(lease.key, CommandKind.ABANDON, reason)
+                await self._gone(lease)
         await self._restore(holdings)
         await self._draining.refresh()
         await self._look()
+
+    async def _gone(self, lease: Lease) -> None:
+        """It has ended; by a report of which nobody here heard the end, or by another manager."""
+        dispatcher = self._dispatcher
+        pilot = dispatcher.fleet.get(lease.pilot)
+        if lease.phase is Phase.REPORTING:
+            dispatcher.drop(lease.key)
+        else:
+            reason = "it was ended by another manager"
+            dispatcher.take_away(lease.key, CommandKind.ABANDON, reason)
+        if pilot is not None:
+            dispatcher.refresh(pilot)
+            await tell_due(dispatcher, pilot)
 
     async def _look(self) -> None:
         """Jobs may wait of which no news came."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from copilot_agent.protocol.frames import Report
 from copilot_agent.protocol.job import Outcome
@@ -12,6 +13,9 @@ from job_manager_adapter.core.leases import Lease
 from job_manager_adapter.core.receipts import tree
 from job_manager_adapter.services.context import Clock, Ids, Signer, base64url
 from job_manager_adapter.store.records import SignedReceipt
+
+if TYPE_CHECKING:
+    from job_manager_adapter.services.dispatch import Dispatcher
 
 MOST_TOGETHER = 256
 """Under one signature: each doubling adds 43 characters to every receipt."""
@@ -86,3 +90,14 @@ def _signed(draft: Draft, statement: str, signature: str, proof: str = "") -> Si
         draft.cpu_seconds,
         f'{{"statement":{statement},"signature":"{signature}"{proof}}}',
     )
+
+
+async def tell_due(dispatcher: "Dispatcher", pilot: Pilot) -> None:
+    """Puts what its launcher is not known to have kept into the pilot's outbox.
+
+    For when the answer to a report's commit was lost, or another manager had it.
+    """
+    outbox = dispatcher.outbox(pilot.id)
+    for receipt in await dispatcher.store.receipts_due(pilot.launcher_key, 1000):
+        outbox.receipts.put(receipt.statement.id, receipt.model_dump_json())
+    dispatcher.wake(pilot.id)

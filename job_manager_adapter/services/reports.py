@@ -11,7 +11,7 @@ from job_manager_adapter.services import frame_text as texts
 from job_manager_adapter.services.context import Signer
 from job_manager_adapter.services.dispatch import Dispatcher, required_outputs
 from job_manager_adapter.services.links import Links
-from job_manager_adapter.services.receipts import Receipts
+from job_manager_adapter.services.receipts import Receipts, tell_due
 from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.records import Finish, Finished
 
@@ -123,6 +123,8 @@ class Reports:
             return  # the attempt is another pilot's, whose lease lives on
         lease = self._dispatcher.drop(key)
         if result.state is None:
+            if lease is not None and report.outcome is Outcome.SUCCEEDED:
+                self._dispatcher.spawn(tell_due(self._dispatcher, pilot))
             return
         if session := self._dispatcher.sessions.get(pilot.id):
             session.accepted()
