@@ -17,12 +17,12 @@ from job_manager_adapter.services import peers
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.settings import Settings, load
 from job_manager_adapter.store.postgres import PostgresStore
-from job_manager_adapter.store.records import Claim, Submission
+from job_manager_adapter.store.records import Claim, Finish, Submission
 from job_manager_adapter.views import Role, SubmitRequest
 from tests.harness.postgres import Postgres
 from tests.harness.programs import eventually
 from tests.harness.reference_adapter import FileScheduler, ReferenceAdapter
-from tests.harness.stores import ident
+from tests.harness.stores import ident, receipt, report
 from tests.integration.store.worker import worker
 
 SPEC = JobSpec(experiment="demo", command=("/bin/true",))
@@ -137,6 +137,20 @@ async def test_an_end_that_was_not_heard_of_is_found(
         told = (CommandKind.ABANDON, job)
         await pilot.until("command", lambda: told in pilot.commands)
         assert here.services.stats().leases_open == 0
+
+
+async def test_a_receipt_is_told_though_the_answer_to_its_commit_was_lost(
+    pair: list[Manager],
+) -> None:
+    here, _ = pair
+    async with worker([here.url], await secret_of(here), run_seconds=600) as pilot:
+        job = await submitted(here)
+        await pilot.until("offer", lambda: (job, 1) in pilot.held)
+        signed = receipt(job, launcher=pilot.pilot.launcher.public)
+        await here.store.finish([Finish(pilot.pilot.id, report(job, outputs=()), 3.0, signed)])
+        pilot.held[job, 1] = 0.0  # now it ends, and is reported
+        await pilot.until("acceptance", lambda: (job, 1) in pilot.accepted)
+        await pilot.until("receipt", lambda: job in pilot.receipts.values())
 
 
 async def test_jobs_that_nobody_heard_of_are_found(pair: list[Manager]) -> None:
