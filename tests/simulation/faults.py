@@ -34,7 +34,9 @@ def _vm_pause(world: "World", host: Host) -> None:
 
 
 def _vm_stall(world: "World", host: Host) -> None:
-    seconds = world.choose(1.0, 8.0, 20.0, 40.0, world.about_a_lease(), world.about_a_lease())
+    seconds = world.choose(
+        1.0, 8.0, 20.0, 40.0, world.about_a_lease(host), world.about_a_lease(host)
+    )
     host.stall()
     world.trouble("vm-stall", host, seconds)
     world.universe.after(seconds, host.go_on)
@@ -53,7 +55,7 @@ def _clock_pilot(world: "World", host: Host) -> None:
 
 def _partition(kind: str, directions: tuple[str, ...]) -> Callable[["World", Host], None]:
     def apply(world: "World", host: Host) -> None:
-        seconds = world.choose(1.0, 10.0, 20.0, 45.0, world.about_a_lease())
+        seconds = world.choose(1.0, 10.0, 20.0, 45.0, world.about_a_lease(host))
         victims = world.hosts if world.universe.random.random() < 0.2 else [host]
         for each in victims:
             each.line.partition(directions)

@@ -93,6 +93,8 @@ class Ledger:
         default_factory=lambda: defaultdict(list)
     )
     """Reports that reached the manager: when, from which host."""
+    spoke: dict[str, float] = field(default_factory=dict)
+    """Host → when the manager last heard of it."""
     newest: dict[tuple[str, int | None], int] = field(default_factory=dict)
     """By host and session: the highest number of its frames."""
     uploads: dict[Attempt, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -131,6 +133,7 @@ class Ledger:
     def frame_heard(self, host: str, frame: PilotFrame) -> None:
         """What a frame that was overtaken says of the present is past, but for its reports."""
         word = Word(self.universe.now, host, frame.paused)
+        self.spoke[host] = word.at
         newest = self.newest.get((host, frame.session), -1)
         self.newest[host, frame.session] = max(newest, frame.sequence)
         if frame.session is None or frame.sequence >= newest:

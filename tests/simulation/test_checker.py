@@ -1,6 +1,7 @@
 """The checker on ledgers of a few lines: what is right passes, what is wrong is named."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,11 @@ def report(outcome: Outcome = Outcome.FAILED) -> Report:
 
 
 def view(state: JobState) -> JobView:
-    attempt = AttemptView.model_construct(attempt=1, state="ended", outcome=Outcome.FAILED)
-    return JobView.model_construct(id=JOB, state=state, attempts=(attempt,))
+    """With what the checker looks at."""
+    tried: dict[str, Any] = {"attempt": 1, "state": "ended", "outcome": Outcome.FAILED}
+    shown: dict[str, Any] = {"id": JOB, "state": state}
+    attempt = AttemptView.model_construct(**tried)
+    return JobView.model_construct(**shown, attempts=(attempt,))
 
 
 def found(one: Ledger) -> set[str]:

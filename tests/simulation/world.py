@@ -15,7 +15,7 @@ from tests.simulation.host import Host
 from tests.simulation.isolation import bury, isolated
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Universe
-from tests.simulation.manager import HEARTBEAT, LEASE, SIGNER, FileStore, Manager, SimulatedIds
+from tests.simulation.manager import LEASE, SIGNER, FileStore, Manager, SimulatedIds
 from tests.simulation.schedule import Plan, Strike, plan
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.session import Server
@@ -75,9 +75,10 @@ class World:
     def choose(self, *among: Item) -> Item:
         return self.universe.random.choice(among)
 
-    def about_a_lease(self) -> float:
-        """So that words come just before, and just after, a lease runs out."""
-        return self.universe.random.uniform(LEASE - HEARTBEAT, LEASE + 2.0)
+    def about_a_lease(self, host: Host) -> float:
+        """So that its next word comes just before, or just after, its leases run out."""
+        silent = self.universe.now - self.ledger.spoke.get(host.name, self.universe.now)
+        return max(1.0, LEASE + self.universe.random.uniform(-0.5, 1.5) - silent)
 
     # ----- beginning
 
