@@ -115,6 +115,7 @@ class Worker:
                 usage=Usage(wall_seconds=1.0, cpu_seconds=0.5),
                 outputs=OUTPUTS,
             )
+        self.changed.set()
         holding = [Held(job=job, attempt=n, phase=Phase.RUNNING) for job, n in self.held]
         holding += [Held(job=job, attempt=n, phase=Phase.REPORTING) for job, n in self.reports]
         done, self._done = tuple(self._done[:100]), self._done[100:]
