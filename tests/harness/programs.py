@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
@@ -20,12 +21,17 @@ TOOLS = Path(sys.executable).parent
 EXPERIMENT = "demo"
 
 
+PORTS = range(20_000, 32_000)
+"""Below those that systems give to outgoing connections, which could take one meanwhile."""
+
+
 def free_port() -> int:
     """A port that nobody listens on now; fixed, so that a manager can come back on it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"no free port among {PORTS}")
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """What people do: submit, cancel, retry, drain; a request without an answer is made again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from copilot_agent.protocol.job import JobSpec, Limits
@@ -99,22 +99,32 @@ class Users:
             lambda: self._again(self._retry, job),
         )
 
-    def drain(self, host: str, undo: bool) -> None:
+    def drain(self, host: str, until: float) -> None:
+        """Undone then, or later: nobody undoes a drain before it is answered."""
+        if self._drain(host, False, lambda: self._undrain(host, until)):
+            self._ledger.trouble("drain", host, 0.0)
+
+    def _undrain(self, host: str, until: float) -> None:
+        wait = max(0.0, until - self._universe.now)
+        self._universe.after(wait, self._drain, host, True, lambda: None)
+
+    def _drain(self, host: str, undo: bool, then: Callable[[], None]) -> bool:
+        """Whether there is anybody to drain."""
         pilots = [pilot for pilot, name in self._manager.pilot_hosts.items() if name == host]
         if not pilots:
-            return
-        request = DrainRequest(undo=undo)
-        if not undo:
-            self._ledger.trouble("drain", host, 0.0)
-        self._manager.ask(
-            lambda services: services.pilots.drain(OPERATOR, pilots[-1], request),
-            lambda _: self._drained(host, undo),
-            lambda: self._again(self.drain, host, undo),
-        )
+            return False
 
-    def _drained(self, host: str, undo: bool) -> None:
-        self._universe.note("user", f"drain of {host}, undo {undo}")
-        self._ledger.trouble_over("drain", host)
+        def done(_: object) -> None:
+            self._universe.note("user", f"drain of {host}, undo {undo}")
+            self._ledger.trouble_over("drain", host)
+            then()
+
+        self._manager.ask(
+            lambda services: services.pilots.drain(OPERATOR, pilots[-1], DrainRequest(undo=undo)),
+            done,
+            lambda: self._again(self._drain, host, undo, then),
+        )
+        return True
 
     # ----- looking
 

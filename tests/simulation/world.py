@@ -26,7 +26,7 @@ from tests.simulation.users import Users
 
 MOST_SECONDS = 600.0
 """After the last fault everything has to have ended by then."""
-LEAST_SECONDS = 40.0
+LEAST_SECONDS = 30.0
 LOOK_SECONDS = 30.0
 SNAPSHOT_SECONDS = 7.0
 Item = TypeVar("Item")
@@ -115,8 +115,7 @@ class World:
         for at, number in self.plan.cancels:
             universe.after(at, self._cancel, number)
         for begin, end, number in self.plan.drains:
-            universe.after(begin, self.users.drain, self.hosts[number].name, False)
-            universe.after(end, self.users.drain, self.hosts[number].name, True)
+            universe.after(begin, self.users.drain, self.hosts[number].name, end)
         for strike in self.plan.strikes:
             universe.after(strike.latest, self._overdue, strike)
         universe.after(LOOK_SECONDS, self._look)

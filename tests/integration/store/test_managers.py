@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -148,27 +147,26 @@ async def test_events_of_all_managers_come_from_each(house: House) -> None:
         jobs = await house.jobs(0)
         job = await jobs.submit(TRUE)
         async with asyncio.timeout(10):
-            seen = [event async for event in _events_until(house, job, "succeeded")]
-    states = [event["state"] for event in seen if event["subject"] == job]
-    assert {"waiting", "leased", "succeeded"} <= set(states)
+            seen = await _events_until(house, job, {"waiting", "leased", "succeeded"})
     numbers = [event["id"] for event in seen]
     assert numbers == sorted(set(numbers))
 
 
-async def _events_until(house: House, job: str, state: str) -> AsyncIterator[dict[str, Any]]:
-    """From the manager that the job was not submitted to and has no pilot."""
+async def _events_until(house: House, job: str, states: set[str]) -> list[dict[str, Any]]:
+    """All until the job was in these states; managers write theirs down a moment apart."""
     third = house.managers[0]
     headers = {"Authorization": f"Bearer {third.token}"}
+    seen: list[dict[str, Any]] = []
     async with (
         aiohttp.ClientSession(third.url, headers=headers) as http,
         http.get("/api/v1/events", params={"after": "0"}) as stream,
     ):
         async for line in stream.content:
             if line.startswith(b"data:"):
-                event = json.loads(line.removeprefix(b"data:"))
-                yield event
-                if (event["subject"], event["state"]) == (job, state):
-                    return
+                seen.append(json.loads(line.removeprefix(b"data:")))
+                if states <= {event["state"] for event in seen if event["subject"] == job}:
+                    return seen
+    raise AssertionError("the stream ended")
 
 
 async def test_a_manager_with_other_keys_is_refused(house: House) -> None:
