@@ -80,6 +80,7 @@ def patch() -> None:
 def isolated(universe: Universe, seed: int) -> Iterator[None]:
     """Chance is the seed's, garbage is collected at the end only, logs go to the trace."""
     random.seed(seed)
+    collects = gc.isenabled()
     gc.disable()
     handler = TraceHandler(universe)
     logging.getLogger().addHandler(handler)
@@ -87,7 +88,8 @@ def isolated(universe: Universe, seed: int) -> Iterator[None]:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 def bury() -> None:

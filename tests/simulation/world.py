@@ -228,8 +228,11 @@ class World:
         )
 
 
-def simulate(seed: int) -> Result:
-    """One schedule; the same seed gives the same result, to the byte."""
+def simulate(seed: int, *, tidy: bool = True) -> Result:
+    """One schedule; the same seed gives the same result, to the byte.
+
+    `tidy`: what it leaves behind is collected at once; otherwise `isolation.bury` is the caller's.
+    """
     base = MEMORY if MEMORY.is_dir() else None
     directory = Path(tempfile.mkdtemp(prefix="copilot-simulation-", dir=base))
     try:
@@ -239,5 +242,6 @@ def simulate(seed: int) -> Result:
     finally:
         shutil.rmtree(directory)
     del world
-    bury()
+    if tidy:
+        bury()
     return result
