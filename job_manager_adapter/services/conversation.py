@@ -23,7 +23,7 @@ from job_manager_adapter.services.outbox import MAX_OFFERS, LinksAnswer
 from job_manager_adapter.services.reports import Reports
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.store.base import StoreError
-from job_manager_adapter.store.records import PilotChange, PilotRow
+from job_manager_adapter.store.fleet_records import PilotChange, PilotRow
 
 log = logging.getLogger(__name__)
 _UNDER_WAY = frozenset({Phase.RUNNING, Phase.STAGE_OUT, Phase.REPORTING})

@@ -28,15 +28,8 @@ from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.services.tasks import Tasks
 from job_manager_adapter.services.timings import Timings
 from job_manager_adapter.store.base import Store, StoreError
-from job_manager_adapter.store.records import (
-    Claim,
-    Claimed,
-    OpenLease,
-    PilotRow,
-    Release,
-    Released,
-    Waiting,
-)
+from job_manager_adapter.store.fleet_records import PilotRow
+from job_manager_adapter.store.records import Claim, Claimed, OpenLease, Release, Released, Waiting
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0

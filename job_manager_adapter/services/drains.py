@@ -11,7 +11,8 @@ from job_manager_adapter.services import takeback
 from job_manager_adapter.services.dispatch import Dispatcher
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.times import moment, moment_or_none
-from job_manager_adapter.store.records import DrainRow, Release
+from job_manager_adapter.store.fleet_records import DrainRow
+from job_manager_adapter.store.records import Release
 from job_manager_adapter.views import DrainRequest, DrainView, FleetView, PilotState
 
 _NEARLY_DONE = frozenset({Phase.STAGE_OUT, Phase.REPORTING})

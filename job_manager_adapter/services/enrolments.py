@@ -6,7 +6,7 @@ from job_manager_adapter.services.context import Clock, Ids
 from job_manager_adapter.services.errors import NotFoundError
 from job_manager_adapter.services.times import moment
 from job_manager_adapter.store.base import Store
-from job_manager_adapter.store.records import EnrolmentRow
+from job_manager_adapter.store.fleet_records import EnrolmentRow
 from job_manager_adapter.views import EnrolmentView
 
 

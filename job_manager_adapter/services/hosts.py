@@ -8,7 +8,7 @@ from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.errors import NotFoundError
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.times import moment_or_none
-from job_manager_adapter.store.records import HostRow, Retire
+from job_manager_adapter.store.fleet_records import HostRow, Retire
 from job_manager_adapter.views import BanRequest, DrainRequest, HostView, Page, PilotState
 
 

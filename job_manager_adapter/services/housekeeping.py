@@ -12,7 +12,7 @@ from job_manager_adapter.services.events import Events
 from job_manager_adapter.services.links import Links
 from job_manager_adapter.services.upstream import Upstream
 from job_manager_adapter.store.base import StoreError
-from job_manager_adapter.store.records import PilotChange
+from job_manager_adapter.store.fleet_records import PilotChange
 from job_manager_adapter.views import PilotState
 
 log = logging.getLogger(__name__)

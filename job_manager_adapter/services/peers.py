@@ -22,8 +22,8 @@ from job_manager_adapter.core.matching import Room
 from job_manager_adapter.services import takeback
 from job_manager_adapter.services.receipts import tell_due
 from job_manager_adapter.store.base import PeerStore, StoreError
+from job_manager_adapter.store.fleet_records import Holdings, PilotRow
 from job_manager_adapter.store.records import (
-    Holdings,
     NewsDrains,
     NewsEnded,
     NewsEvents,
@@ -33,7 +33,6 @@ from job_manager_adapter.store.records import (
     NewsWaiting,
     OpenLease,
     PeerNews,
-    PilotRow,
     Waiting,
 )
 from job_manager_adapter.views import PilotState

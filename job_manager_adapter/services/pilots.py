@@ -28,7 +28,7 @@ from job_manager_adapter.services.errors import (
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.services.times import moment, moment_or_none
-from job_manager_adapter.store.records import NewPilot, PilotRow, Retire
+from job_manager_adapter.store.fleet_records import NewPilot, PilotRow, Retire
 from job_manager_adapter.views import DrainRequest, Page, PilotState, PilotView
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from job_manager_adapter.core import attempts as core
 from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import records as r
 from job_manager_adapter.store.base import StoreError, StoreStats
+from job_manager_adapter.store.fleet_records import PilotRow
 from job_manager_adapter.store.memory_fleet import MemoryFleet
 from job_manager_adapter.store.memory_jobs import Entry, JobTable
 
@@ -293,7 +294,7 @@ class MemoryStore(MemoryFleet):
     async def open_leases(self) -> list[r.OpenLease]:
         return [entry.lease() for entry in self._table.entries() if entry.row.pilot is not None]
 
-    async def holders(self) -> list[r.PilotRow]:
+    async def holders(self) -> list[PilotRow]:
         held = {entry.row.pilot for entry in self._table.entries()}
         everybody = await self.pilots(retired=False, limit=len(self._pilots))
         return [row for row in everybody if row.id in held]

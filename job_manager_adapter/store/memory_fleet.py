@@ -8,17 +8,27 @@ from copilot_agent.protocol.job import FailureClass
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.attempts import Ending
 from job_manager_adapter.store import records as r
+from job_manager_adapter.store.fleet_records import (
+    DrainRow,
+    Enrolled,
+    EnrolmentRow,
+    HostRow,
+    NewPilot,
+    PilotChange,
+    PilotRow,
+    Retire,
+)
 
 
 class MemoryFleet:
     """The half of the memory store that is not about jobs."""
 
     def __init__(self) -> None:
-        self._enrolments: dict[str, r.EnrolmentRow] = {}
+        self._enrolments: dict[str, EnrolmentRow] = {}
         self._boots: dict[tuple[str, str], int] = {}
-        self._hosts: dict[str, r.HostRow] = {}
-        self._pilots: dict[str, r.PilotRow] = {}
-        self._drains: dict[str, r.DrainRow] = {}
+        self._hosts: dict[str, HostRow] = {}
+        self._pilots: dict[str, PilotRow] = {}
+        self._drains: dict[str, DrainRow] = {}
         self._receipts: list[Receipt] = []
         self._kept: set[str] = set()
         self._tokens: dict[str, r.TokenRow] = {}
@@ -34,10 +44,10 @@ class MemoryFleet:
 
     # Enrolment
 
-    async def enrol(self, many: Sequence[r.NewPilot]) -> list[r.Enrolled]:
+    async def enrol(self, many: Sequence[NewPilot]) -> list[Enrolled]:
         return [self._enrol(item) for item in many]
 
-    def _enrol(self, item: r.NewPilot) -> r.Enrolled:
+    def _enrol(self, item: NewPilot) -> Enrolled:
         enrolment = next(
             (e for e in self._enrolments.values() if e.secret_sha256 == item.secret_sha256), None
         )
@@ -62,27 +72,27 @@ class MemoryFleet:
         self._hosts[host_id] = _booted(host, host_id, item, enrolment)
         return self._replace(item, host_id, enrolment.id)
 
-    def _replace(self, item: r.NewPilot, host: str, enrolment: str) -> r.Enrolled:
+    def _replace(self, item: NewPilot, host: str, enrolment: str) -> Enrolled:
         earlier = tuple(p.id for p in self._pilots.values() if p.host == host and not p.retired)
         released = self._retire(
-            r.Retire(
+            Retire(
                 earlier,
                 FailureClass.VOLUNTEER_LEFT,
                 "its launcher started a new pilot",
                 item.at,
             )
         )
-        self._pilots[item.id] = r.PilotRow(
+        self._pilots[item.id] = PilotRow(
             item.id, host, enrolment, item.key, item.launcher_key, item.capabilities, item.at
         )
-        return r.Enrolled(None, "", host, enrolment, earlier, tuple(released))
+        return Enrolled(None, "", host, enrolment, earlier, tuple(released))
 
     # Pilots and hosts
 
-    async def retire(self, many: Sequence[r.Retire]) -> list[list[r.Released]]:
+    async def retire(self, many: Sequence[Retire]) -> list[list[r.Released]]:
         return [self._retire(item) for item in many]
 
-    def _retire(self, item: r.Retire) -> list[r.Released]:
+    def _retire(self, item: Retire) -> list[r.Released]:
         released = []
         for pilot in item.pilots:
             self._drains.pop(pilot, None)
@@ -94,7 +104,7 @@ class MemoryFleet:
             ]
         return released
 
-    async def change_pilots(self, many: Sequence[r.PilotChange]) -> None:
+    async def change_pilots(self, many: Sequence[PilotChange]) -> None:
         for change in many:
             row = self._pilots.get(change.pilot)
             if row is None:
@@ -108,7 +118,7 @@ class MemoryFleet:
             if change.seen_at is not None:
                 self._hosts[row.host] = replace(self._hosts[row.host], seen_at=change.seen_at)
 
-    async def pilot(self, pilot: str) -> r.PilotRow | None:
+    async def pilot(self, pilot: str) -> PilotRow | None:
         row = self._pilots.get(pilot)
         return replace(row, banned=self._hosts[row.host].banned) if row else None
 
@@ -122,7 +132,7 @@ class MemoryFleet:
         retired: bool | None = None,
         before: str | None = None,
         limit: int = 100,
-    ) -> list[r.PilotRow]:
+    ) -> list[PilotRow]:
         rows = [
             replace(row, banned=self._hosts[row.host].banned)
             for _, row in sorted(self._pilots.items(), reverse=True)
@@ -132,13 +142,13 @@ class MemoryFleet:
         ]
         return rows[:limit]
 
-    async def drain(self, many: Sequence[r.DrainRow]) -> None:
+    async def drain(self, many: Sequence[DrainRow]) -> None:
         self._drains.update({row.scope: row for row in many})
 
     async def undrain(self, many: Sequence[str]) -> list[bool]:
         return [self._drains.pop(scope, None) is not None for scope in many]
 
-    async def drains(self) -> list[r.DrainRow]:
+    async def drains(self) -> list[DrainRow]:
         return [row for _, row in sorted(self._drains.items())]
 
     async def ban(self, host: str, reason: str, banned: bool) -> bool:
@@ -147,10 +157,10 @@ class MemoryFleet:
         self._hosts[host] = replace(self._hosts[host], banned=banned, ban_reason=reason)
         return True
 
-    async def host(self, host: str) -> r.HostRow | None:
+    async def host(self, host: str) -> HostRow | None:
         return self._hosts.get(host)
 
-    async def hosts(self, *, before: str | None = None, limit: int = 100) -> list[r.HostRow]:
+    async def hosts(self, *, before: str | None = None, limit: int = 100) -> list[HostRow]:
         rows = [
             row
             for name, row in sorted(self._hosts.items(), reverse=True)
@@ -158,7 +168,7 @@ class MemoryFleet:
         ]
         return rows[:limit]
 
-    async def add_enrolments(self, many: Sequence[r.EnrolmentRow]) -> None:
+    async def add_enrolments(self, many: Sequence[EnrolmentRow]) -> None:
         self._enrolments.update({row.id: row for row in many})
 
     async def revoke_enrolment(self, enrolment: str) -> bool:
@@ -167,7 +177,7 @@ class MemoryFleet:
             self._enrolments[enrolment] = replace(row, revoked=True)
         return row is not None
 
-    async def enrolments(self) -> list[r.EnrolmentRow]:
+    async def enrolments(self) -> list[EnrolmentRow]:
         return [self._enrolments[name] for name in sorted(self._enrolments)]
 
     # Receipts
@@ -249,13 +259,11 @@ class MemoryFleet:
         return self._journal[-1].last if self._journal else 0
 
 
-def _refused(reason: str, code: ErrorCode = ErrorCode.ENROLMENT_REFUSED) -> r.Enrolled:
-    return r.Enrolled(code, reason)
+def _refused(reason: str, code: ErrorCode = ErrorCode.ENROLMENT_REFUSED) -> Enrolled:
+    return Enrolled(code, reason)
 
 
-def _check(
-    enrolment: r.EnrolmentRow | None, host: r.HostRow | None, at: float
-) -> r.Enrolled | None:
+def _check(enrolment: EnrolmentRow | None, host: HostRow | None, at: float) -> Enrolled | None:
     if enrolment is None:
         return _refused("unknown secret")
     if enrolment.revoked:
@@ -268,11 +276,9 @@ def _check(
     return None
 
 
-def _booted(
-    host: r.HostRow | None, host_id: str, item: r.NewPilot, enrolment: r.EnrolmentRow
-) -> r.HostRow:
+def _booted(host: HostRow | None, host_id: str, item: NewPilot, enrolment: EnrolmentRow) -> HostRow:
     if host is None:
-        return r.HostRow(
+        return HostRow(
             id=host_id,
             launcher_key=item.launcher_key,
             enrolment=enrolment.id,

@@ -13,6 +13,16 @@ from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import postgres_reads as reads
 from job_manager_adapter.store import records as r
 from job_manager_adapter.store.base import StoreError, StoreStats
+from job_manager_adapter.store.fleet_records import (
+    DrainRow,
+    Enrolled,
+    EnrolmentRow,
+    HostRow,
+    NewPilot,
+    PilotChange,
+    PilotRow,
+    Retire,
+)
 from job_manager_adapter.store.postgres_classes import Classes
 from job_manager_adapter.store.postgres_dump import dump
 from job_manager_adapter.store.postgres_fleet import FleetWrites
@@ -184,16 +194,16 @@ class PostgresStore:
 
     # Pilots and hosts
 
-    async def enrol(self, many: Sequence[r.NewPilot]) -> list[r.Enrolled]:
+    async def enrol(self, many: Sequence[NewPilot]) -> list[Enrolled]:
         return await self._writer.write(self._fleet.enrol, many)
 
-    async def change_pilots(self, many: Sequence[r.PilotChange]) -> None:
+    async def change_pilots(self, many: Sequence[PilotChange]) -> None:
         await self._writer.write(self._fleet.change_pilots, many)
 
-    async def retire(self, many: Sequence[r.Retire]) -> list[list[r.Released]]:
+    async def retire(self, many: Sequence[Retire]) -> list[list[r.Released]]:
         return await self._writer.write(self._fleet.retire, many)
 
-    async def pilot(self, pilot: str) -> r.PilotRow | None:
+    async def pilot(self, pilot: str) -> PilotRow | None:
         return await self._read(reads.pilot, pilot)
 
     async def pilots(
@@ -203,37 +213,37 @@ class PostgresStore:
         retired: bool | None = None,
         before: str | None = None,
         limit: int = 100,
-    ) -> list[r.PilotRow]:
+    ) -> list[PilotRow]:
         return await self._read(reads.pilots, host, retired, before, limit)
 
-    async def holders(self) -> list[r.PilotRow]:
+    async def holders(self) -> list[PilotRow]:
         return await self._read(reads.holders, self._me.number)
 
-    async def drain(self, many: Sequence[r.DrainRow]) -> None:
+    async def drain(self, many: Sequence[DrainRow]) -> None:
         await self._writer.write(self._fleet.drain, many)
 
     async def undrain(self, many: Sequence[str]) -> list[bool]:
         return await self._writer.write(self._fleet.undrain, many)
 
-    async def drains(self) -> list[r.DrainRow]:
+    async def drains(self) -> list[DrainRow]:
         return await self._read(reads.drains)
 
     async def ban(self, host: str, reason: str, banned: bool) -> bool:
         return (await self._writer.write(self._fleet.ban, [(host, reason, banned)]))[0]
 
-    async def host(self, host: str) -> r.HostRow | None:
+    async def host(self, host: str) -> HostRow | None:
         return await self._read(reads.host, host)
 
-    async def hosts(self, *, before: str | None = None, limit: int = 100) -> list[r.HostRow]:
+    async def hosts(self, *, before: str | None = None, limit: int = 100) -> list[HostRow]:
         return await self._read(reads.hosts, before, limit)
 
-    async def add_enrolments(self, many: Sequence[r.EnrolmentRow]) -> None:
+    async def add_enrolments(self, many: Sequence[EnrolmentRow]) -> None:
         await self._writer.write(self._fleet.add_enrolments, many)
 
     async def revoke_enrolment(self, enrolment: str) -> bool:
         return (await self._writer.write(self._fleet.revoke_enrolment, [enrolment]))[0]
 
-    async def enrolments(self) -> list[r.EnrolmentRow]:
+    async def enrolments(self) -> list[EnrolmentRow]:
         return await self._read(reads.enrolments)
 
     # Receipts, tokens, journal

@@ -4,21 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from copilot_agent.protocol.job import FailureClass
-from job_manager_adapter.store.postgres_endings import columns
-from job_manager_adapter.store.postgres_jobs import JobWrites
-from job_manager_adapter.store.postgres_news import CHANNEL, Me, tell
-from job_manager_adapter.store.records import (
+from job_manager_adapter.store.fleet_records import (
     DrainRow,
     Enrolled,
     EnrolmentRow,
-    JournalEntry,
     NewPilot,
     PilotChange,
-    Release,
-    Released,
     Retire,
-    TokenRow,
 )
+from job_manager_adapter.store.postgres_endings import columns
+from job_manager_adapter.store.postgres_jobs import JobWrites
+from job_manager_adapter.store.postgres_news import CHANNEL, Me, tell
+from job_manager_adapter.store.records import JournalEntry, Release, Released, TokenRow
 from job_manager_adapter.store.refusals import check_host, check_key, check_secret, refused
 
 _HELD = """

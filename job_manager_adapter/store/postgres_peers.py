@@ -14,11 +14,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from job_manager_adapter.store import postgres_reads as reads
+from job_manager_adapter.store.fleet_records import Holdings
 from job_manager_adapter.store.postgres_endings import columns
 from job_manager_adapter.store.postgres_group import FAILURES, GroupWriter, store_error
 from job_manager_adapter.store.postgres_link import Link
 from job_manager_adapter.store.postgres_news import CHANNEL, Me, read
-from job_manager_adapter.store.records import Holdings, NewsRecount, OpenLease, PeerNews
+from job_manager_adapter.store.records import NewsRecount, OpenLease, PeerNews
 
 log = logging.getLogger(__name__)
 MANAGER, LEADER = 0x636F7001, 0x636F7002

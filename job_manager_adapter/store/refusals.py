@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from copilot_agent.protocol.errors import ErrorCode
-from job_manager_adapter.store.records import Enrolled
+from job_manager_adapter.store.fleet_records import Enrolled
 
 
 def refused(reason: str, code: ErrorCode = ErrorCode.ENROLMENT_REFUSED) -> Enrolled:

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Output, Usage
-from job_manager_adapter.store.records import NO_USAGE, AttemptRow, JobRow, PilotRow
+from job_manager_adapter.store.fleet_records import PilotRow
+from job_manager_adapter.store.records import NO_USAGE, AttemptRow, JobRow
 
 OUTPUTS: TypeAdapter[tuple[Output, ...]] = TypeAdapter(tuple[Output, ...])
 Row = Sequence[Any]

@@ -4,18 +4,15 @@ import sqlite3
 from collections.abc import Sequence
 
 from copilot_agent.protocol.job import FailureClass
-from job_manager_adapter.store.records import (
+from job_manager_adapter.store.fleet_records import (
     DrainRow,
     Enrolled,
     EnrolmentRow,
-    JournalEntry,
     NewPilot,
     PilotChange,
-    Release,
-    Released,
     Retire,
-    TokenRow,
 )
+from job_manager_adapter.store.records import JournalEntry, Release, Released, TokenRow
 from job_manager_adapter.store.refusals import check_host, check_key, check_secret, refused
 from job_manager_adapter.store.sqlite_jobs import JobWrites
 from job_manager_adapter.store.sqlite_sets import write

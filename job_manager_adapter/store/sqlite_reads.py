@@ -8,17 +8,14 @@ from copilot_agent.protocol.job import JobState, Requirements
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import rows as make
+from job_manager_adapter.store.fleet_records import DrainRow, EnrolmentRow, HostRow, PilotRow
 from job_manager_adapter.store.records import (
     AttemptRow,
-    DrainRow,
-    EnrolmentRow,
-    HostRow,
     JobQuery,
     JobRow,
     JournalEntry,
     Ledger,
     OpenLease,
-    PilotRow,
     TokenRow,
     UpstreamDue,
     Waiting,

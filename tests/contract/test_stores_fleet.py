@@ -8,12 +8,8 @@ from copilot_agent.protocol.job import (
     Outcome,
 )
 from job_manager_adapter.store.base import Store
-from job_manager_adapter.store.records import (
-    DrainRow,
-    Finish,
-    PilotChange,
-    Retire,
-)
+from job_manager_adapter.store.fleet_records import DrainRow, PilotChange, Retire
+from job_manager_adapter.store.records import Finish
 from tests.harness.stores import claim, enrolment, ident, new_job, pilot, receipt, report, submit
 
 # Fleet

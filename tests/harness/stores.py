@@ -14,15 +14,8 @@ from copilot_agent.protocol.job import (
 )
 from copilot_agent.protocol.receipt import Receipt, Statement
 from job_manager_adapter.store.base import Store
-from job_manager_adapter.store.records import (
-    Claim,
-    Claimed,
-    EnrolmentRow,
-    NewJob,
-    NewPilot,
-    SignedReceipt,
-    Submission,
-)
+from job_manager_adapter.store.fleet_records import EnrolmentRow, NewPilot
+from job_manager_adapter.store.records import Claim, Claimed, NewJob, SignedReceipt, Submission
 
 OUTPUT = Output(name="stdout.log", sha256="a" * 64, size=3)
 KEY = "k" * 43

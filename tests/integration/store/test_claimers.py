@@ -11,6 +11,7 @@ import pytest
 from copilot_agent.protocol.frames import VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState
 from job_manager_adapter.store.base import StoreError
+from job_manager_adapter.store.fleet_records import Retire
 from job_manager_adapter.store.postgres import PostgresStore
 from job_manager_adapter.store.records import (
     Claim,
@@ -23,7 +24,6 @@ from job_manager_adapter.store.records import (
     NewsWaiting,
     PeerNews,
     Release,
-    Retire,
     Selected,
     Start,
 )

@@ -5,7 +5,7 @@ import pytest
 from copilot_agent.protocol.frames import CommandKind, ManagerFrame, VerdictKind
 from copilot_agent.protocol.job import FailureClass, JobState, Phase
 from job_manager_adapter.services.errors import ForbiddenError
-from job_manager_adapter.store.records import DrainRow
+from job_manager_adapter.store.fleet_records import DrainRow
 from job_manager_adapter.views import DrainRequest, PilotState
 from tests.unit.job_manager_adapter.services.world import (
     LEASE,

@@ -7,7 +7,8 @@ import pytest
 
 from copilot_agent.protocol.job import JobState
 from job_manager_adapter.store.base import StoreError
-from job_manager_adapter.store.records import PilotChange, Selected
+from job_manager_adapter.store.fleet_records import PilotChange
+from job_manager_adapter.store.records import Selected
 from tests.harness.programs import eventually
 from tests.unit.job_manager_adapter.services.world import LEASE, OPERATOR, FakePilot, World
 

@@ -17,14 +17,8 @@ from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import JobState, Requirements
 from job_manager_adapter.store.base import StoreError
-from job_manager_adapter.store.records import (
-    Claim,
-    DrainRow,
-    JobQuery,
-    NewJob,
-    Submission,
-    TokenRow,
-)
+from job_manager_adapter.store.fleet_records import DrainRow
+from job_manager_adapter.store.records import Claim, JobQuery, NewJob, Submission, TokenRow
 from job_manager_adapter.store.sqlite import SqliteStore
 from job_manager_adapter.store.sqlite_checkpoint import move
 

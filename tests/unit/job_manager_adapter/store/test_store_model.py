@@ -20,6 +20,7 @@ from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Requirements
 from copilot_agent.protocol.receipt import Receipt, Statement
 from job_manager_adapter.store.base import Store
+from job_manager_adapter.store.fleet_records import Retire
 from job_manager_adapter.store.memory import MemoryStore
 from job_manager_adapter.store.postgres import PostgresStore
 from job_manager_adapter.store.records import (
@@ -28,7 +29,6 @@ from job_manager_adapter.store.records import (
     JobQuery,
     NewJob,
     Release,
-    Retire,
     Selected,
     SignedReceipt,
     Start,
