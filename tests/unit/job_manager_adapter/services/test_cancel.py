@@ -1,8 +1,5 @@
 """A cancelled job's payload hears of it, whatever happens on the way."""
 
-import asyncio
-from typing import Any
-
 import pytest
 
 from copilot_agent.protocol.frames import CommandKind, VerdictKind
@@ -13,6 +10,7 @@ from tests.unit.job_manager_adapter.services.world import (
     LHC,
     FakePilot,
     World,
+    hold_claims,
     kinds,
     spec,
     verdicts,
@@ -53,15 +51,7 @@ async def test_a_cancelled_payload_takes_room_until_it_is_gone(world: World) -> 
 async def test_a_cancel_that_overtakes_the_claims_answer_wins(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, committed, gate = world.store.claim, asyncio.Event(), asyncio.Event()
-
-    async def slow(many: Any) -> Any:
-        result = await claim(many)
-        committed.set()
-        await gate.wait()
-        return result
-
-    monkeypatch.setattr(world.store, "claim", slow)
+    committed, gate = hold_claims(world, monkeypatch)
     pilot = await world.pilot()
     reply = await world.services.jobs.submit(LHC, SubmitRequest(jobs=(spec(),)))
     await committed.wait()

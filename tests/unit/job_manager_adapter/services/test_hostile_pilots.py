@@ -15,6 +15,7 @@ from tests.unit.job_manager_adapter.services.world import (
     OPERATOR,
     FakePilot,
     World,
+    hold_claims,
     kinds,
     spec,
     verdicts,
@@ -39,17 +40,9 @@ async def test_a_report_on_anothers_attempt_takes_nothing_away(world: World) -> 
 async def test_a_report_on_the_next_attempt_does_not_strand_the_job(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, committed, gate = world.store.claim, asyncio.Event(), asyncio.Event()
-
-    async def slow(many: Any) -> Any:
-        result = await claim(many)
-        committed.set()
-        await gate.wait()
-        return result
-
     owner, thief = await world.pilot(b"1"), await world.pilot(b"2")
     await thief.say(draining=True)
-    monkeypatch.setattr(world.store, "claim", slow)
+    committed, gate = hold_claims(world, monkeypatch)
     reply = await world.services.jobs.submit(LHC, SubmitRequest(jobs=(spec(),)))
     await committed.wait()
     thief.session.receive(thief.frame(reports=(thief.report(reply.jobs[0]),)))

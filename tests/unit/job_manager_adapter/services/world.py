@@ -1,10 +1,12 @@
 """A manager's inside with a clock that tests turn, and pilots that speak in frames."""
 
+import asyncio
 import hashlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from copilot_agent.protocol.capabilities import Capabilities
@@ -283,3 +285,19 @@ class FakePilot:
         for verdict in frame.verdicts:
             self.holding.pop((verdict.job, verdict.attempt), None)
         return frame
+
+
+def hold_claims(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """The first event says that a claim is committed; its answer waits for the second."""
+    claim, committed, gate = world.store.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(many: Any) -> Any:
+        result = await claim(many)
+        committed.set()
+        await gate.wait()
+        return result
+
+    monkeypatch.setattr(world.store, "claim", slow)
+    return committed, gate
