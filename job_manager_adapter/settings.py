@@ -112,7 +112,8 @@ def _is_postgresql(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme in ("postgresql", "postgres") and bool(parts.path.strip("/"))
+    # `postgresql:/x@y`, with one slash, would be taken for a database on this computer
+    return url.startswith(("postgresql://", "postgres://")) and bool(parts.path.strip("/"))
 
 
 class StoreSettings(Strict):

@@ -25,6 +25,13 @@ examples:
 """
 
 
+def _cell(name: str) -> Cell:
+    try:
+        return cell(name)
+    except ValueError as error:  # argparse would leave out what it says
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="make faults",
@@ -32,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("cells", nargs="*", type=cell, metavar="CELL", help="such as s5-agent-kill")
+    top.add_argument("cells", nargs="*", type=_cell, metavar="CELL", help="such as s5-agent-kill")
     top.add_argument("--seed", type=int, help="of what is left to chance; random, and printed")
     top.add_argument("--only", default="", metavar="WORD", help="cells with this in their name")
     top.add_argument("--no-vm", action="store_true", help="leave out the cells that boot a VM")

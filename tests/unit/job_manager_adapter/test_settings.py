@@ -47,6 +47,9 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
         ('[experiments.Demo]\nadapter = "queue"\n', "experiments.Demo"),
         ('[experiments.demo]\nadaptor = "queue"\n', "experiments.demo.adaptor"),
         ("[limits]\nfree_space_mib = -1\n", "limits.free_space_mib"),
+        ('[store]\nurl = "mysql://me@db/x"\n', "store.url"),
+        ('[store]\nurl = "postgresql://me@db"\n', "store.url"),
+        ('[store]\nurl = "postgresql:/me:secret@db/x"\n', "store.url"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, field: str) -> None:
