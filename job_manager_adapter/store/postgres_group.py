@@ -210,6 +210,6 @@ def store_error(error: BaseException) -> StoreError:
         what = str(error) or type(error).__name__
         return StoreError(
             f"the database does not answer: {what}",
-            remedy="start it, or correct store.url; the manager goes on by itself when it is back",
+            remedy="start it, or correct store.url; a running manager goes on by itself",
         )
     return StoreError(f"the database failed: {error}", code=ErrorCode.INTERNAL)
