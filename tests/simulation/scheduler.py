@@ -39,8 +39,10 @@ class Scheduler:
             self._waiting[f"up-{next(self._count)}"] = spec
 
     @property
-    def empty(self) -> bool:
-        return not (self._waiting or self._handed)
+    def settled(self) -> bool:
+        """Everything was taken over, and it has heard how each of them ended."""
+        told = {end.upstream for end in self._ledger.upstream}
+        return not (self._waiting or self._handed) and told >= self._ledger.upstream_claimed.keys()
 
     async def start(self) -> None: ...
 

@@ -18,6 +18,8 @@ KILL_SECONDS = 4.0
 """From a frame's answer until a payload that is killed is gone."""
 IDLE_SECONDS = 25.0
 """So long a job may wait beside an idle pilot: rest after failures, staging, sweeps."""
+COMMIT_SECONDS = 2.0
+"""The longest that a commit takes here, with the one before it."""
 SLACK = 0.5
 EXPIRY_SLACK = 0.05
 SWEEP_SECONDS = 4.0
@@ -131,10 +133,21 @@ def _fell_silent(ledger: Ledger, held: OfferSeen, until: float) -> bool:
     for (at, says_paused), after in zip(contacts, ends, strict=True):
         if at not in ledger.serving:
             paused, spoke = says_paused, at
+        elif _killed_before_commit(ledger, spoke):
+            paused = False
         lease = max(LEASE, limit - (at - spoke)) if paused else LEASE
         if after - at >= lease - SLACK:
             return True
     return spoke_first
+
+
+def _killed_before_commit(ledger: Ledger, said: float) -> bool:
+    """What a pilot says of a pause is not acknowledged: it may be heard and not written down."""
+    return any(
+        trouble.kind in ("manager-crash", "store-crash")
+        and said <= trouble.began <= said + COMMIT_SECONDS
+        for trouble in ledger.troubles
+    )
 
 
 def _claimed_after(ledger: Ledger, held: OfferSeen) -> float:

@@ -221,7 +221,7 @@ class World:
     def _quiet(self) -> bool:
         return (
             not self.users.waiting
-            and self.scheduler.empty
+            and self.scheduler.settled
             and self.manager.all_final()
             and self.manager.all_kept(self.ledger)
             and not any(payload.ended is None for payload in self.ledger.payloads)
