@@ -65,7 +65,7 @@ def _run(args: list[str], config: Path | None = None, cwd: Path | None = None) -
     )
     if done.returncode != 0:
         raise BuildError(
-            f"{' '.join(args[:3])} failed: {(done.stderr or done.stdout).strip()[-600:]}",
+            f"{' '.join(args[:4])} failed: {(done.stderr or done.stdout).strip()[-600:]}",
             "check the network and the machine's apt sources (sudo apt-get update)",
         )
     return done.stdout
@@ -153,7 +153,7 @@ class PrivateApt:
         try:
             return self._show(["apt-cache", "show", f"{locked.name}={locked.version}"])
         except BuildError:
-            return None
+            return None  # apt fails for an unknown name, and is silent about an unknown version
 
     def concrete_name(self, meta: str) -> str:
         """The versioned package that a metapackage (of a kernel) depends on."""
@@ -172,6 +172,9 @@ class PrivateApt:
     def _show(self, command: list[str]) -> Package:
         text = _run(command, self._config).split("\n\n")[0]
         fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", text, re.M))
+        if not fields:
+            problem = f"apt knows no {command[-1]} in {self.suite}"
+            raise BuildError(problem, "is the mirror complete?")
         return Package.model_validate(
             {
                 "name": fields["Package"],
