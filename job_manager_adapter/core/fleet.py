@@ -96,6 +96,11 @@ class Pilot:
                 yield self.reserved_needs[number]
 
     @property
+    def idle(self) -> bool:
+        """It holds nothing, and nothing is being claimed for it."""
+        return not (self.leases or self.reserved)
+
+    @property
     def takes_jobs(self) -> bool:
         ready = self.attached and not self.silent
         return ready and not (self.paused or self.leaving or self.draining or self.retired)

@@ -91,31 +91,41 @@ class Housekeeping:
 
     async def look_after_pilots(self) -> None:
         """Notes who is lost, writes down who was seen, forgets who is long gone."""
-        dispatcher = self._dispatcher
-        now, lease_seconds = dispatcher.clock.monotonic(), dispatcher.config.policy.lease_seconds
-        gone = []
-        for pilot in dispatcher.fleet.pilots.values():
-            state = pilot.state(now, lease_seconds)
-            if state is PilotState.LOST and pilot.id not in self._lost:
-                self._lost.add(pilot.id)
-                if pilot.seen is not None:
-                    self._events.emit("pilot", pilot.id, "lost")
-                    dispatcher.tallies["pilots_lost"] += 1
-                dispatcher.matcher.withdraw(pilot.id)
-            elif state is not PilotState.LOST:
-                self._lost.discard(pilot.id)
-            idle = not (pilot.leases or pilot.reserved)
-            if idle:
-                dispatcher.tidy(pilot.id)
-            if pilot.seen is None:
-                silent = not pilot.attached  # else its first frame is just being dealt with
-            else:
-                silent = now - pilot.seen > lease_seconds + FORGET_SECONDS
-            if idle and silent and state in (PilotState.LOST, PilotState.RETIRED):
-                gone.append(pilot.id)
-        await self._write_down(list(dispatcher.fleet.pilots.values()))
-        for name in gone:
+        pilots = self._dispatcher.fleet.pilots
+        for pilot in pilots.values():
+            self._note(pilot)
+        await self._write_down(list(pilots.values()))
+        # only now: while the store was at it, one of them may have come back
+        for name in [pilot.id for pilot in pilots.values() if self._is_long_gone(pilot)]:
             self._forget(name)
+
+    def _note(self, pilot: Pilot) -> None:
+        """Whether it is lost, for those who look on."""
+        dispatcher = self._dispatcher
+        if self._state(pilot) is not PilotState.LOST:
+            self._lost.discard(pilot.id)
+        elif pilot.id not in self._lost:
+            self._lost.add(pilot.id)
+            if pilot.seen is not None:
+                self._events.emit("pilot", pilot.id, "lost")
+                dispatcher.tallies["pilots_lost"] += 1
+            dispatcher.matcher.withdraw(pilot.id)
+        if pilot.idle:
+            dispatcher.tidy(pilot.id)
+
+    def _state(self, pilot: Pilot) -> PilotState:
+        now, config = self._dispatcher.clock.monotonic(), self._dispatcher.config
+        return pilot.state(now, config.policy.lease_seconds)
+
+    def _is_long_gone(self, pilot: Pilot) -> bool:
+        if pilot.seen is None:
+            silent = not pilot.attached  # else its first frame is just being dealt with
+        else:
+            silent_for = self._dispatcher.clock.monotonic() - pilot.seen
+            lease_seconds = self._dispatcher.config.policy.lease_seconds
+            silent = silent_for > lease_seconds + FORGET_SECONDS
+        gone = self._state(pilot) in (PilotState.LOST, PilotState.RETIRED)
+        return pilot.idle and silent and gone
 
     async def _write_down(self, pilots: Sequence[Pilot]) -> None:
         """Who was heard of since the last time, and what the store did not take before."""

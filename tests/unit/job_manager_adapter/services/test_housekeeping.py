@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from copilot_agent.protocol.job import JobState
+from job_manager_adapter.services.housekeeping import FORGET_SECONDS
 from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.fleet_records import PilotChange
 from job_manager_adapter.store.records import Selected
@@ -147,3 +148,30 @@ async def test_no_empty_outbox_is_kept(world: World) -> None:
     await pilot.say(receipts_kept=tuple(receipt.statement.id for receipt in answer.receipts))
     await world.services.housekeeping.look_after_pilots()
     assert not dispatcher.outboxes
+
+
+async def test_a_pilot_that_comes_back_while_it_is_being_forgotten_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pilot = await world.pilot()
+    await world.services.housekeeping.look_after_pilots()
+    pilot.session.detach()
+    world.clock.advance(LEASE + FORGET_SECONDS + 1)
+    change_pilots, asked, gate = world.store.change_pilots, asyncio.Event(), asyncio.Event()
+
+    async def slow(many: Sequence[PilotChange]) -> None:
+        asked.set()
+        await gate.wait()
+        await change_pilots(many)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "change_pilots", slow)
+        looking = asyncio.create_task(world.services.housekeeping.look_after_pilots())
+        await asked.wait()
+        await pilot.attach()
+        gate.set()
+        await looking
+    job = (await world.submit()).jobs[0]
+    assert await pilot.hear() is not None, "its session was closed"
+    await pilot.finish(job)
+    assert (await world.job(job)).state is JobState.SUCCEEDED
