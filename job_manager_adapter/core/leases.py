@@ -10,6 +10,8 @@ from job_manager_adapter.core.matching import RequirementClass
 
 Key = tuple[str, int]
 """(job, attempt): the fence."""
+SLACK = 1000
+"""Entries of the past that are kept beside as many as there are leases."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,10 +72,17 @@ class Leases:
 
     def add(self, lease: Lease) -> None:
         self._open[lease.key] = lease
-        heapq.heappush(self._heap, (lease.deadline, lease.key))
+        self._watch(lease.deadline, lease.key)
 
     def drop(self, key: Key) -> Lease | None:
         return self._open.pop(key, None)
+
+    def _watch(self, deadline: float, key: Key) -> None:
+        """Short jobs end long before their leases would: their entries must not pile up."""
+        if len(self._heap) > 2 * len(self._open) + SLACK:
+            self._heap = [(lease.deadline, key) for key, lease in self._open.items()]
+            heapq.heapify(self._heap)
+        heapq.heappush(self._heap, (deadline, key))
 
     def renew(self, lease: Lease, now: float, deadline: float) -> bool:
         """False for a lease that ran out: it is over, even if nobody has swept it up yet.
@@ -83,7 +92,7 @@ class Leases:
         if lease.deadline <= now:
             return False
         if deadline < lease.deadline:
-            heapq.heappush(self._heap, (deadline, lease.key))
+            self._watch(deadline, lease.key)
         lease.deadline = deadline
         return True
 
@@ -107,6 +116,3 @@ class Leases:
         for key, lease in out.items():
             heapq.heappush(self._heap, (lease.deadline, key))
         return list(out.values())
-
-    def next_deadline(self) -> float | None:
-        return self._heap[0][0] if self._heap else None

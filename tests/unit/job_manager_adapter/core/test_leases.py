@@ -95,3 +95,16 @@ def test_exactly_what_ran_out_expires(steps: list[tuple[str, int, int]]) -> None
             assert {one.job for one in leases.expired(now)} == due
             for job in due:
                 leases.drop(model.pop(job).key)
+
+
+def test_the_past_takes_no_memory() -> None:
+    leases = Leases()
+    stays = lease("stays", 500)
+    leases.add(stays)
+    for number in range(10_000):
+        leases.add(lease(f"j{number}", 300))
+        leases.drop((f"j{number}", 1))
+        leases.renew(stays, 0, 600)
+        leases.renew(stays, 0, 400)
+    assert len(leases._heap) < 2_000
+    assert leases.expired(399) == [] and leases.expired(400) == [stays]
