@@ -14,6 +14,8 @@ from job_manager_adapter.views import PilotState
 NOTHING = Wants(cores=0, memory_mib=0, disk_mib=0)
 MOST_DIFFERENT = 10_000
 """Kinds of wants that are kept to be shared."""
+MOST_SETS = 1000
+"""Of processor features, with hundreds in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class Fleet:
 
     def intern(self, flags: tuple[str, ...]) -> frozenset[str]:
         """Thousands of pilots share few sets."""
+        if len(self._flags) >= MOST_SETS:
+            self._flags.clear()
         return self._flags.setdefault(flags, frozenset(flags))
 
     def states(self, now: float, lease_seconds: float) -> Counter[PilotState]:

@@ -28,6 +28,8 @@ from job_manager_adapter.store.fleet_records import PilotChange, PilotRow
 log = logging.getLogger(__name__)
 _UNDER_WAY = frozenset({Phase.RUNNING, Phase.STAGE_OUT, Phase.REPORTING})
 _UNKNOWN_NEEDS = Requirements(memory_mib=16, disk_mib=1)
+MAX_DOOMED = 2000
+"""Attempts that a pilot is told to abandon at a time; what it holds beyond comes after these."""
 MAX_LINKS_AT_ONCE = 16
 """Attempts whose links are made for one frame of a pilot."""
 MAX_OFFER_BYTES = 600_000
@@ -207,6 +209,8 @@ class Conversation:
         """Its report may be on the way; anything else has no right to run."""
         key = (held.job, held.attempt)
         if held.phase is Phase.REPORTING or key in pilot.doomed:
+            return
+        if len(pilot.doomed) >= MAX_DOOMED:
             return
         reason = "this attempt is not leased to this pilot"
         self._dispatcher.doom(pilot, key, _UNKNOWN_NEEDS, CommandKind.ABANDON, reason)

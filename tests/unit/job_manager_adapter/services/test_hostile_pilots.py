@@ -7,7 +7,8 @@ import pytest
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import MAX_FRAME_BYTES, LinkRequest, VerdictKind
-from copilot_agent.protocol.job import JobState, OutputFile
+from copilot_agent.protocol.ids import make_id
+from copilot_agent.protocol.job import JobState, OutputFile, Phase
 from job_manager_adapter.services.errors import RefusedError
 from job_manager_adapter.views import BanRequest, SubmitRequest
 from tests.unit.job_manager_adapter.services.world import (
@@ -109,3 +110,25 @@ async def test_requests_for_links_are_answered_in_frames_of_bounded_size(world: 
         assert len(frame.model_dump_json(exclude_defaults=True)) < MAX_FRAME_BYTES
         wanted -= {(links.job, links.attempt) for links in frame.links}
     assert not wanted
+
+
+async def test_who_holds_what_nobody_gave_and_never_listens_fills_no_memory(world: World) -> None:
+    pilot = await world.pilot()
+    pilot.session.receive(pilot.frame())
+    for start in range(0, 20_000, 2000):
+        held = [make_id("j", 1.0, number) for number in range(start, start + 2000)]
+        pilot.holding = {(job, 1): Phase.RUNNING for job in held}
+        pilot.session.receive(pilot.frame())
+    known = world.services.pilots._dispatcher.fleet.pilots[pilot.id]
+    assert len(known.doomed) <= 2000
+    frame = await pilot.hear()
+    assert frame is not None and len(frame.commands) == 1000  # it is told as soon as it listens
+
+
+async def test_features_that_change_with_each_frame_fill_no_memory(world: World) -> None:
+    pilot = await world.pilot()
+    for number in range(5000):
+        flags = {"cpu_flags": (f"flag{number}",)}
+        changed = pilot.capabilities.model_copy(update=flags)
+        pilot.session.receive(pilot.frame(capabilities=changed))
+    assert len(world.services.pilots._dispatcher.fleet._flags) <= 1000
