@@ -51,10 +51,11 @@ class Conversation:
         """The pilot is neither retired nor banned."""
         dispatcher = self._dispatcher
         taken = await dispatcher.peers.took(row)
-        receipts = await dispatcher.store.receipts_due(row.launcher_key, 1000)
-        pilot = dispatcher.remember(row)
-        for lease in taken:
+        dispatcher.remember(row)
+        for lease in taken:  # at once: whatever fails from here on, somebody has to watch them
             dispatcher.restore(lease)
+        receipts = await dispatcher.store.receipts_due(row.launcher_key, 1000)
+        pilot = dispatcher.remember(row)  # again: one without leases may be forgotten meanwhile
         for receipt in receipts:
             text = receipt.model_dump_json()
             dispatcher.outbox(pilot.id).receipts.put(receipt.statement.id, text)

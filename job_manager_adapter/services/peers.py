@@ -140,7 +140,11 @@ class Peers(Alone):
     # Pilots come and go
 
     async def took(self, row: PilotRow) -> Sequence[OpenLease]:
-        """The pilot attaches here; what it holds, if it was another manager's until now."""
+        """The pilot attaches here; what it holds.
+
+        Also if it was this manager's: it may be so by an adoption of which the news is yet to come,
+        or by an attach that failed.
+        """
         leases = await self._store.take([row.id])
         await self._know({lease.klass for lease in leases})
         return leases

@@ -16,7 +16,8 @@ from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.records import Finish, Finished
 
 log = logging.getLogger(__name__)
-Reported = tuple[Pilot, Report]
+Reported = tuple[Pilot, Report, Lease | None]
+"""The lease as it was when the report came: the pilot may move to another manager meanwhile."""
 
 
 class Reports:
@@ -38,9 +39,9 @@ class Reports:
             if lease is not None:
                 lease.ending = True
             if _is_quick(lease, report):
-                self._dispatcher.tasks.gather(self._finish, (pilot, report))
+                self._dispatcher.tasks.gather(self._finish, (pilot, report, lease))
             else:  # nobody else's report waits for the disk
-                self._dispatcher.spawn(self._finish([(pilot, report)]))
+                self._dispatcher.spawn(self._finish([(pilot, report, lease)]))
 
     async def _finish(self, reports: Sequence[Reported]) -> None:
         try:
@@ -56,23 +57,21 @@ class Reports:
             return  # the pilots repeat them
         finally:
             self._not_under_way(reports)
-        for (pilot, _), finish, result in zip(good, finishes, results, strict=True):
+        for (pilot, *_), finish, result in zip(good, finishes, results, strict=True):
             self._finished(pilot, finish, result)
         if any(item.requeued for item in results):
             self._dispatcher.rematch()
-        for pilot in {pilot.id: pilot for pilot, _ in good}.values():
+        for pilot in {pilot.id: pilot for pilot, *_ in good}.values():
             self._dispatcher.wake(pilot.id)
 
     def _not_under_way(self, reports: Sequence[Reported]) -> None:
-        for pilot, report in reports:
-            key = (report.job, report.attempt)
-            self._under_way.discard((pilot.id, key))
-            if lease := pilot.leases.get(key):
+        for pilot, report, lease in reports:
+            self._under_way.discard((pilot.id, (report.job, report.attempt)))
+            if lease is not None:
                 lease.ending = False
 
-    async def _checked(self, pilot: Pilot, report: Report) -> bool:
+    async def _checked(self, pilot: Pilot, report: Report, lease: Lease | None) -> bool:
         """Whether its outputs are here; otherwise it is rejected."""
-        lease = pilot.leases.get((report.job, report.attempt))
         if lease is None:  # ended before, or never was: the store knows
             return True
         if problem := await self._problem(lease, report):
@@ -82,15 +81,13 @@ class Reports:
     def _finishes(self, reports: Sequence[Reported]) -> list[Finish]:
         """With their receipts."""
         at = self._dispatcher.clock.time()
-        leases = [pilot.leases.get((item.job, item.attempt)) for pilot, item in reports]
         drafts = [
-            lease and self._receipts.draft(pilot, lease, item)
-            for (pilot, item), lease in zip(reports, leases, strict=True)
+            lease and self._receipts.draft(pilot, lease, item) for pilot, item, lease in reports
         ]
         signed = iter(self._receipts.sign([draft for draft in drafts if draft]))
         return [
             Finish(pilot.id, item, at, next(signed) if draft else None, _began(lease))
-            for (pilot, item), lease, draft in zip(reports, leases, drafts, strict=True)
+            for (pilot, item, lease), draft in zip(reports, drafts, strict=True)
         ]
 
     async def _problem(self, lease: Lease, report: Report) -> str:

@@ -227,7 +227,7 @@ class PeerStore(Protocol):
         """Waits for the next. After each gap, and when pilots were adopted, it is a NewsRecount."""
 
     async def take(self, pilots: Sequence[str]) -> list[OpenLease]:
-        """These are this manager's from now on; returns what those hold that were not before."""
+        """These are this manager's from now on; returns what they hold."""
 
     async def has(self, pilot: str) -> bool:
         """Whether it is this manager's."""

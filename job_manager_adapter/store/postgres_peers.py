@@ -183,15 +183,15 @@ class PostgresPeers:
     # Pilots
 
     async def take(self, pilots: Sequence[str]) -> list[OpenLease]:
-        """These are ours from now on; what those hold that were not."""
+        """These are ours from now on; what they hold."""
         results = await self._writer.write(self._take, [(pilot,) for pilot in pilots])
         return [lease for leases in results for lease in leases]
 
     async def _take(self, connection: Any, many: Sequence[tuple[str]]) -> list[list[OpenLease]]:
-        rows = await connection.fetch(_TAKE, columns(many, 1)[0], self._me.number)
-        moved = [row[0] for row in rows]
-        held: dict[str, list[OpenLease]] = {pilot: [] for pilot in moved}
-        for lease in await reads.leases_of(connection, moved) if moved else ():
+        pilots = columns(many, 1)[0]
+        await connection.fetch(_TAKE, pilots, self._me.number)
+        held: dict[str, list[OpenLease]] = {pilot: [] for pilot in pilots}
+        for lease in await reads.leases_of(connection, pilots):
             held[lease.pilot].append(lease)
         return [held.pop(pilot, []) for (pilot,) in many]
 

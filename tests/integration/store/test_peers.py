@@ -1,5 +1,6 @@
 """Managers on one database in one process: what they make good when news were lost."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -7,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from copilot_agent.protocol.frames import CommandKind
-from copilot_agent.protocol.job import JobSpec, JobState
+from copilot_agent.protocol.frames import CommandKind, Held, PilotFrame, Wants
+from copilot_agent.protocol.job import JobSpec, JobState, Phase
 from job_manager_adapter import app
 from job_manager_adapter.adapters.base import Adapter
 from job_manager_adapter.app import Manager
 from job_manager_adapter.services import jobs as use_cases
 from job_manager_adapter.services import peers
+from job_manager_adapter.services.files import FileService
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.settings import Settings, load
+from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.postgres import PostgresStore
 from job_manager_adapter.store.records import Claim, Finish, Submission
 from job_manager_adapter.views import Role, SubmitRequest
@@ -185,3 +188,68 @@ async def test_the_leader_fetches_work_for_the_other_managers_pilots(
 
             await eventually(told, 10.0, "the scheduler told")
         assert leader.services.leads and not other.services.leads
+
+
+async def test_who_comes_before_the_news_of_its_adoption_keeps_what_it_holds(
+    pair: list[Manager], postgres: Postgres, url: str
+) -> None:
+    here, there = pair
+    async with worker([here.url], await secret_of(here), run_seconds=600) as pilot:
+        job = await submitted(here)
+        await pilot.until("offer", lambda: (job, 1) in pilot.held)
+        name = pilot.pilot.id
+        postgres.run("psql", "-d", url, "-c", "UPDATE pilots SET manager = 2")
+        session = await there.services.pilots.attach(name, "websocket")
+        held = Held(job=job, attempt=1, phase=Phase.RUNNING)
+        wants = Wants(cores=0, memory_mib=0, disk_mib=0)
+        session.receive(PilotFrame(wants=wants, holding=(held,)))
+        frame = await session.next(5)
+        assert frame is not None and not frame.commands
+        assert there.services.stats().leases_open == 1
+
+
+async def test_what_a_pilot_holds_is_watched_though_its_attach_failed(
+    pair: list[Manager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = pair
+
+    async def away(*_: object) -> None:
+        raise StoreError("away")
+
+    async with worker([here.url], await secret_of(here), run_seconds=600) as pilot:
+        job = await submitted(here)
+        await pilot.until("offer", lambda: (job, 1) in pilot.held)
+        monkeypatch.setattr(there.store, "receipts_due", away)
+        with pytest.raises(StoreError):
+            await there.services.pilots.attach(pilot.pilot.id, "websocket")
+        assert there.services.stats().leases_open == 1
+
+
+async def test_who_moves_while_it_reports_gets_its_receipt(
+    pair: list[Manager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = pair
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(*_: object) -> list[str]:
+        asked.set()
+        await gate.wait()
+        return []
+
+    monkeypatch.setattr(FileService, "outputs_present", slow)
+    async with worker([here.url], await secret_of(here)) as pilot:
+        job = await submitted(here)
+        await asked.wait()
+        await there.services.pilots.attach(pilot.pilot.id, "websocket")
+
+        async def left() -> bool:
+            return here.services.stats().leases_open == 0
+
+        await eventually(left, 5.0, "the pilot gone")
+        gate.set()
+
+        async def ended() -> bool:
+            return await attempts(here, job) == ["succeeded"]
+
+        await eventually(ended, 5.0, "the end")
+        assert (await here.store.ledger(None)).receipts == 1
