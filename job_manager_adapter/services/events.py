@@ -86,6 +86,7 @@ class Events:
                 first = await self._store.append_journal(entry, self._keep)
             except StoreError:
                 self._wake.set()
+                del self._pending[: -self._keep]  # more than these no journal holds
                 raise
             del self._pending[: len(batch)]
             self._last = first + len(batch) - 1

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from job_manager_adapter.services.events import Events
 from job_manager_adapter.services.principals import Principal
+from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.views import Event
 from tests.unit.job_manager_adapter.services.world import ALICE, LHC, OPERATOR, World
 
@@ -90,3 +92,22 @@ async def test_a_flush_that_is_cancelled_is_not_written_twice(
     await closing
     entries: Sequence[object] = await world.store.journal(0, 10)
     assert len(entries) == 1
+
+
+async def test_what_happens_while_the_store_is_away_fills_no_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> int:
+        raise StoreError("away")
+
+    events = Events(world.store, world.clock, keep=10)
+    await events.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "append_journal", away)
+        for number in range(100):
+            events.emit("pilot", f"p-{number}", "paused")
+        with pytest.raises(StoreError):
+            await events.flush()
+    await events.flush()
+    told = [event.subject async for event in events._catch_up(0)]
+    assert told == [f"p-{number}" for number in range(90, 100)]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome
+from job_manager_adapter.services.resting import Rest, Resting
 from tests.unit.job_manager_adapter.services.world import LHC, FakePilot, World
 
 FAILED: dict[str, Any] = {
@@ -123,3 +124,13 @@ async def test_a_resting_job_says_so(world: World) -> None:
     answer = await world.services.jobs.explain(LHC, job)
     assert "rests after a failed attempt" in answer.summary
     assert "copilot job show" in answer.next_step
+
+
+async def test_one_that_failed_elsewhere_meanwhile_rests_once(world: World) -> None:
+    (job,) = (await world.submit()).jobs
+    (waiting,) = await world.store.waiting()
+    loop, over = asyncio.get_running_loop(), asyncio.Future[Rest]()
+    resting, began = Resting(0.05, over.set_result, lambda: 1.0), loop.time()
+    assert resting.add(job, waiting, "p-1", 1) and resting.add(job, waiting, "p-2", 2)
+    assert (await over).pilot == "p-2"
+    assert loop.time() - began > 0.09  # the second, longer rest
