@@ -52,10 +52,10 @@ class Resting:
 
     def add(self, job: str, waiting: Waiting, pilot: str, failures: int) -> bool:
         """Whether it rests now; `failures` says how often it has failed, 0: no rest."""
+        self.drop(job)  # if it still rests, another manager's pilot had it meanwhile
         seconds = rest_seconds(failures, self._first_seconds, self._chance())
         if seconds <= 0 or len(self._rests) >= MAX_RESTING:
             return False
-        self.drop(job)  # another manager's pilot had it meanwhile
         timer = asyncio.get_running_loop().call_later(seconds, self._wake, job)
         self._rests[job] = Rest(job, waiting, pilot, timer)
         return True

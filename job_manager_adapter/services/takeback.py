@@ -83,6 +83,7 @@ def left(dispatcher: "Dispatcher", name: str) -> None:
     for key in list(pilot.leases):
         dispatcher.drop(key)
     pilot.attached, pilot.seen, pilot.elsewhere = False, None, True
+    pilot.paused = pilot.unwritten = False  # what it is now is the other manager's to say
     pilot.doomed.clear()
     dispatcher.matcher.withdraw(name)
     dispatcher.outboxes.pop(name, None)

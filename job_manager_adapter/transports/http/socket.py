@@ -81,7 +81,11 @@ class SocketRoute:
             return None
         await self._door.attaches.keep(pilot)
         session = await self._door.pilots.attach(pilot, "websocket")
-        session.receive(first)
+        try:
+            session.receive(first)
+        except CopilotError:
+            session.detach()
+            raise
         return session
 
     async def _listen(self, socket: web.WebSocketResponse, session: PilotSession) -> None:

@@ -15,10 +15,13 @@ from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.app import Manager
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.receipts import verify_receipt
+from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.settings import Settings
+from job_manager_adapter.views import Role
 from tests.harness.programs import eventually
 from tests.integration.manager.pilot import FakePilot, held, success
 
+OPERATOR = Principal("t-test", Role.OPERATOR)
 MASS = b"91.19\n" * 1000
 
 
@@ -161,6 +164,18 @@ async def test_a_malformed_frame_closes_with_4004(pilot: FakePilot, text: str, n
         message = await socket.receive(timeout=10)
         assert socket.close_code == 4004
         assert str(message.extra).startswith(named)
+
+
+async def test_a_first_frame_of_another_session_leaves_nobody_attached(
+    manager: Manager, pilot: FakePilot
+) -> None:
+    pilot.session = 7
+    async with pilot.connect() as socket:
+        await pilot.say(socket)
+        await socket.receive(timeout=10)
+        assert socket.close_code == 4001
+    view = await manager.services.pilots.get(OPERATOR, pilot.id)
+    assert view.carrier == ""
 
 
 async def test_a_binary_frame_closes_with_4004(pilot: FakePilot) -> None:

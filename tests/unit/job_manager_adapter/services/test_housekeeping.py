@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from copilot_agent.protocol.job import JobState
+from job_manager_adapter.services import takeback
 from job_manager_adapter.services.housekeeping import FORGET_SECONDS
 from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.fleet_records import PilotChange
 from job_manager_adapter.store.records import Selected
+from job_manager_adapter.views import PilotState
 from tests.harness.programs import eventually
 from tests.unit.job_manager_adapter.services.world import LEASE, OPERATOR, FakePilot, World
 
@@ -175,3 +177,13 @@ async def test_a_pilot_that_comes_back_while_it_is_being_forgotten_stays(
     assert await pilot.hear() is not None, "its session was closed"
     await pilot.finish(job)
     assert (await world.job(job)).state is JobState.SUCCEEDED
+
+
+async def test_a_paused_pilot_that_moved_to_another_manager_is_forgotten(world: World) -> None:
+    pilot = await world.pilot()
+    await pilot.say(paused=True)
+    dispatcher = world.services.pilots._dispatcher
+    takeback.left(dispatcher, pilot.id)
+    assert world.services.stats().pilots[PilotState.PAUSED] == 0
+    await world.services.housekeeping.look_after_pilots()
+    assert pilot.id not in dispatcher.fleet.pilots
