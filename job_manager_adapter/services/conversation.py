@@ -20,6 +20,7 @@ from job_manager_adapter.services.dispatch import Dispatcher, required_outputs
 from job_manager_adapter.services.drains import Draining
 from job_manager_adapter.services.links import Links
 from job_manager_adapter.services.outbox import MAX_OFFERS, LinksAnswer
+from job_manager_adapter.services.receipts import put_due, read_due, tell_due
 from job_manager_adapter.services.reports import Reports
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.store.base import StoreError
@@ -54,11 +55,10 @@ class Conversation:
         dispatcher.remember(row)
         for lease in taken:  # at once: whatever fails from here on, somebody has to watch them
             dispatcher.restore(lease)
-        receipts = await dispatcher.store.receipts_due(row.launcher_key, 1000)
+        receipts = await read_due(dispatcher.store, row.launcher_key)
         pilot = dispatcher.remember(row)  # again: one without leases may be forgotten meanwhile
-        for receipt in receipts:
-            text = receipt.model_dump_json()
-            dispatcher.outbox(pilot.id).receipts.put(receipt.statement.id, text)
+        if receipts:
+            put_due(dispatcher.outbox(pilot.id), receipts)
         pilot.session = max(pilot.session + 1, int(dispatcher.clock.time() * 1000))
         pilot.sequence, pilot.attached, pilot.wants = -1, True, NOTHING
         if older := dispatcher.sessions.pop(pilot.id, None):
@@ -156,9 +156,14 @@ class Conversation:
         return True
 
     def _reflected(self, pilot: Pilot, frame: PilotFrame) -> None:
-        self._dispatcher.unsaid(pilot.id).reflect(frame.commands_done, frame.receipts_kept)
-        if frame.receipts_kept:
-            self._dispatcher.lazily.kept(pilot.launcher_key, frame.receipts_kept)
+        outbox = self._dispatcher.unsaid(pilot.id)
+        outbox.reflect(frame.commands_done, frame.receipts_kept)
+        if not frame.receipts_kept:
+            return
+        self._dispatcher.lazily.kept(pilot.launcher_key, frame.receipts_kept)
+        if outbox.more_receipts and not outbox.receipts.things:
+            self._dispatcher.lazily.flush()  # else the same are due once more
+            self._dispatcher.spawn(tell_due(self._dispatcher, pilot))
 
     def _pause(self, pilot: Pilot, paused: bool) -> bool:
         if paused == pilot.paused:

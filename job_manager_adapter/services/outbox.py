@@ -10,6 +10,8 @@ from job_manager_adapter.services.frame_text import array
 
 MAX_OFFERS, MAX_VERDICTS, MAX_COMMANDS, MAX_OTHERS = 64, 200, 1000, 200
 MAX_UNHEARD = 2000
+MAX_RECEIPTS = 1000
+"""Of one pilot; the others wait in the store until its launcher has kept these."""
 MAX_LINKS = 600
 """Files whose links one frame carries: a frame has to stay below 1 MiB."""
 Name = TypeVar("Name")
@@ -68,6 +70,8 @@ class Outbox:
     offers: Repeated[Key, Lease] = field(default_factory=Repeated)
     commands: Repeated[str, Command] = field(default_factory=Repeated)
     receipts: Repeated[str, str] = field(default_factory=Repeated)
+    more_receipts: bool = False
+    """There may be others in the store."""
     verdicts: list[str] = field(default_factory=list)
     links: list[LinksAnswer] = field(default_factory=list)
 
@@ -92,6 +96,12 @@ class Outbox:
         self.verdicts.append(verdict)
         if len(self.verdicts) > MAX_UNHEARD:
             del self.verdicts[:-MAX_UNHEARD]
+
+    def add_receipt(self, name: str, receipt: str) -> None:
+        if len(self.receipts.things) < MAX_RECEIPTS or name in self.receipts.things:
+            self.receipts.put(name, receipt)
+        else:
+            self.more_receipts = True
 
     def add_links(self, answer: LinksAnswer) -> None:
         self.links = [item for item in self.links if item.key != answer.key]

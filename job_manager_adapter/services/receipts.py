@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from copilot_agent.protocol.frames import Report
 from copilot_agent.protocol.job import Outcome
-from copilot_agent.protocol.receipt import root_statement
+from copilot_agent.protocol.receipt import Receipt, root_statement
 from job_manager_adapter.core import credit
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Lease
 from job_manager_adapter.core.receipts import tree
 from job_manager_adapter.services.context import Clock, Ids, Signer, base64url
+from job_manager_adapter.services.outbox import MAX_RECEIPTS, Outbox
+from job_manager_adapter.store.base import Store
 from job_manager_adapter.store.records import SignedReceipt
 
 if TYPE_CHECKING:
@@ -97,7 +99,17 @@ async def tell_due(dispatcher: "Dispatcher", pilot: Pilot) -> None:
 
     For when the answer to a report's commit was lost, or another manager had it.
     """
-    outbox = dispatcher.outbox(pilot.id)
-    for receipt in await dispatcher.store.receipts_due(pilot.launcher_key, 1000):
-        outbox.receipts.put(receipt.statement.id, receipt.model_dump_json())
+    due = await read_due(dispatcher.store, pilot.launcher_key)
+    put_due(dispatcher.outbox(pilot.id), due)
     dispatcher.wake(pilot.id)
+
+
+async def read_due(store: Store, launcher_key: str) -> list[Receipt]:
+    """One more than an outbox takes at a time, so that it knows of it."""
+    return await store.receipts_due(launcher_key, MAX_RECEIPTS + 1)
+
+
+def put_due(outbox: Outbox, due: Sequence[Receipt]) -> None:
+    outbox.more_receipts = False
+    for receipt in due:
+        outbox.add_receipt(receipt.statement.id, receipt.model_dump_json())

@@ -126,7 +126,7 @@ class Reports:
         if session := self._dispatcher.sessions.get(pilot.id):
             session.accepted()
         if result.state is JobState.SUCCEEDED and finish.receipt:
-            outbox.receipts.put(finish.receipt.id, finish.receipt.body)
+            outbox.add_receipt(finish.receipt.id, finish.receipt.body)
         self._dispatcher.ended[report.outcome.value] += 1
         self._dispatcher.timings.run.observe(report.usage.wall_seconds)
         experiment = lease.klass.experiment if lease else None

@@ -12,7 +12,7 @@ from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.services.context import Ed25519Signer
 from job_manager_adapter.services.receipts import Draft, Receipts
 from tests.harness.stores import ident, report
-from tests.unit.job_manager_adapter.services.world import Clock, CountingIds
+from tests.unit.job_manager_adapter.services.world import Clock, CountingIds, World
 
 SIGNER = Ed25519Signer(Ed25519PrivateKey.from_private_bytes(b"m" * 32))
 
@@ -58,3 +58,24 @@ def test_what_was_changed_is_refused(change: str) -> None:
     }
     with pytest.raises(ReceiptError):
         verify_receipt(good.model_copy(update=changes[change]), SIGNER.public_key)
+
+
+async def test_a_launcher_that_keeps_nothing_costs_no_memory_and_loses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("job_manager_adapter.services.outbox.MAX_RECEIPTS", 3)
+    monkeypatch.setattr("job_manager_adapter.services.receipts.MAX_RECEIPTS", 3)
+    pilot = await world.pilot()
+    jobs = (await world.submit(8)).jobs
+    told, kept = set[str](), set[str]()
+    for job in jobs:
+        await pilot.hear()
+        frame = await pilot.finish(job)
+        told.update(receipt.statement.id for receipt in frame.receipts)
+    assert len(told) == 3
+    for _ in range(20):
+        kept |= told
+        answer = await pilot.say(receipts_kept=tuple(sorted(told)))
+        told = {receipt.statement.id for receipt in answer.receipts} if answer else set()
+        assert len(told) <= 3
+    assert len(kept) == len(jobs)
