@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, assert_never
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import CommandKind
 from copilot_agent.protocol.job import FailureClass, Phase
+from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Lease
 from job_manager_adapter.core.matching import Room
 from job_manager_adapter.services import takeback
-from job_manager_adapter.services.receipts import tell_due
+from job_manager_adapter.services.receipts import put_due, read_due
 from job_manager_adapter.store.base import PeerStore, StoreError
 from job_manager_adapter.store.fleet_records import Holdings, PilotRow
 from job_manager_adapter.store.records import (
@@ -224,6 +225,8 @@ class Peers(Alone):
 
     async def _ended(self, news: NewsEnded) -> None:
         pilot = self._holder(news)
+        # read before anything is changed: where the store is away, all of this is done again
+        due = await self._due(pilot) if not news.failure_class else ()
         if news.failure_class:
             cancelled = news.failure_class == FailureClass.CANCELLED
             kind = CommandKind.CANCEL if cancelled else CommandKind.ABANDON
@@ -234,9 +237,16 @@ class Peers(Alone):
         if pilot is None:
             return
         self._dispatcher.refresh(pilot)
-        if not news.failure_class:  # its receipt is to be told here
-            await tell_due(self._dispatcher, pilot)
         self._dispatcher.rematch(pilot.id)
+        self._tell(pilot, due)
+
+    async def _due(self, pilot: Pilot | None) -> Sequence[Receipt]:
+        """Its newest receipt may have been another manager's to write; it is told here."""
+        return await read_due(self._dispatcher.store, pilot.launcher_key) if pilot else ()
+
+    def _tell(self, pilot: Pilot, due: Sequence[Receipt]) -> None:
+        if due:
+            put_due(self._dispatcher.outbox(pilot.id), due)
         self._dispatcher.wake(pilot.id)
 
     def _holder(self, news: NewsEnded) -> Pilot | None:
@@ -267,8 +277,7 @@ class Peers(Alone):
             takeback.left(dispatcher, name)
         in_store = {(item.job, item.attempt) for item in holdings.leases}
         for lease in before:
-            gone = lease.key not in in_store and not lease.ending
-            if gone and dispatcher.leases.get(lease.key) is lease:
+            if lease.key not in in_store and not lease.ending:
                 await self._gone(lease)
         await self._restore(holdings)
         await self._draining.refresh()
@@ -278,6 +287,9 @@ class Peers(Alone):
         """It has ended; by a report of which nobody here heard the end, or by another manager."""
         dispatcher = self._dispatcher
         pilot = dispatcher.fleet.get(lease.pilot)
+        due = await self._due(pilot)
+        if dispatcher.leases.get(lease.key) is not lease:
+            return
         if lease.phase is Phase.REPORTING:
             dispatcher.drop(lease.key)
         else:
@@ -285,7 +297,7 @@ class Peers(Alone):
             dispatcher.take_away(lease.key, CommandKind.ABANDON, reason)
         if pilot is not None:
             dispatcher.refresh(pilot)
-            await tell_due(dispatcher, pilot)
+            self._tell(pilot, due)
 
     async def _look(self) -> None:
         """Jobs may wait of which no news came."""

@@ -10,6 +10,7 @@ import pytest
 
 from copilot_agent.protocol.frames import CommandKind, Held, PilotFrame, Wants
 from copilot_agent.protocol.job import JobSpec, JobState, Phase
+from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter import app
 from job_manager_adapter.adapters.base import Adapter
 from job_manager_adapter.app import Manager
@@ -253,3 +254,35 @@ async def test_who_moves_while_it_reports_gets_its_receipt(
 
         await eventually(ended, 5.0, "the end")
         assert (await here.store.ledger(None)).receipts == 1
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_receipt_is_told_though_the_store_was_away_when_its_news_came(
+    pair: list[Manager],
+    postgres: Postgres,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: bool,
+) -> None:
+    """`heard`: the news of the end came; else it is found by reading everything again."""
+    here, there = pair
+    receipts_due, failures = here.store.receipts_due, iter([StoreError("away")])
+
+    async def shaky(launcher_key: str, limit: int) -> list[Receipt]:
+        for error in failures:
+            raise error
+        return await receipts_due(launcher_key, limit)
+
+    async with worker([here.url], await secret_of(here), run_seconds=600) as pilot:
+        job = await submitted(here)
+        await pilot.until("offer", lambda: (job, 1) in pilot.held)
+        name = pilot.pilot.id
+        signed = receipt(job, launcher=pilot.pilot.launcher.public)
+        monkeypatch.setattr(here.store, "receipts_due", shaky)
+        if not heard:
+            postgres.run("psql", "-d", url, "-c", "UPDATE pilots SET manager = NULL")
+        await there.store.finish([Finish(name, report(job, outputs=()), 3.0, signed)])
+        if not heard:
+            postgres.run("psql", "-d", url, "-c", "UPDATE pilots SET manager = 1")
+            store_of(here).peers.recount()
+        await pilot.until("receipt", lambda: job in pilot.receipts.values())
