@@ -4,16 +4,16 @@ The same statement tells other managers (NOTIFY, with the commit) which of their
 ended here.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from copilot_agent.protocol.job import JobState
 from job_manager_adapter.core import attempts as core
+from job_manager_adapter.store import rows as make
 from job_manager_adapter.store.postgres_news import CHANNEL, Me
 from job_manager_adapter.store.records import Finish, SignedReceipt
-from job_manager_adapter.store.rows import OUTPUTS
 
 # Locks both rows: so neither can be an older version than the other.
 _STANDING = """
@@ -153,7 +153,7 @@ class Endings:
                 report.exit_code if report else None,
                 report.signal if report else None,
                 report.usage.model_dump_json() if report else None,
-                OUTPUTS.dump_json(report.outputs).decode() if report else None,
+                make.OUTPUTS.dump_json(report.outputs).decode() if report else None,
                 receipt.granted if receipt else None,
                 found.manager,
             )
@@ -172,10 +172,10 @@ class Endings:
         await connection.fetch(
             _END,
             *columns(self.rows, 17),
-            *columns(map(_receipt_row, self.receipts), 5),
+            *columns(map(make.receipt, self.receipts), 5),
             me.part,
-            *columns(_ledger_rows(self.receipts), 4),
-            *columns(_host_rows(self.receipts), 3),
+            *columns(make.ledger(self.receipts), 4),
+            *columns(make.credit(self.receipts), 3),
             *columns(counts, 3),
             me.number,
         )
@@ -184,27 +184,3 @@ class Endings:
 def columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
     """Rows as the arrays that unnest takes."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
-
-
-def _receipt_row(receipt: SignedReceipt) -> tuple[Any, ...]:
-    return (receipt.id, receipt.job, receipt.experiment, receipt.launcher, receipt.body)
-
-
-def _ledger_rows(receipts: Sequence[SignedReceipt]) -> list[tuple[Any, ...]]:
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0, 0.0])
-    for receipt in receipts:
-        row = sums[receipt.experiment]
-        row[0] += receipt.granted
-        row[1] += 1
-        row[2] += receipt.cpu_seconds
-    return [(name, granted, int(count), cpu) for name, (granted, count, cpu) in sums.items()]
-
-
-def _host_rows(receipts: Sequence[SignedReceipt]) -> list[tuple[Any, ...]]:
-    """In one order everywhere, so that two managers do not wait for each other."""
-    jobs: Counter[str] = Counter()
-    sums: dict[str, float] = defaultdict(float)
-    for receipt in receipts:
-        jobs[receipt.launcher] += 1
-        sums[receipt.launcher] += receipt.granted
-    return [(launcher, jobs[launcher], sums[launcher]) for launcher in sorted(jobs)]

@@ -1,6 +1,8 @@
-"""Rows of a query as records; for every database that keeps texts, numbers and JSON."""
+"""Rows of a query as records, and receipts as rows; for every database that keeps texts, numbers
+and JSON."""
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,7 +12,7 @@ from pydantic import TypeAdapter
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Output, Usage
 from job_manager_adapter.store.fleet_records import PilotRow
-from job_manager_adapter.store.records import NO_USAGE, AttemptRow, JobRow
+from job_manager_adapter.store.records import NO_USAGE, AttemptRow, JobRow, SignedReceipt
 
 OUTPUTS: TypeAdapter[tuple[Output, ...]] = TypeAdapter(tuple[Output, ...])
 Row = Sequence[Any]
@@ -50,3 +52,31 @@ def pilot(row: Row) -> PilotRow:
 def _capabilities(text: str) -> Capabilities:
     """Thousands of pilots share few of them, with a hundred flags each."""
     return Capabilities.model_validate_json(text)
+
+
+def receipt(signed: SignedReceipt) -> tuple[Any, ...]:
+    return (signed.id, signed.job, signed.experiment, signed.launcher, signed.body)
+
+
+def ledger(receipts: Sequence[SignedReceipt]) -> list[tuple[Any, ...]]:
+    """What each experiment's line grows by."""
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0, 0.0])
+    for each in receipts:
+        row = sums[each.experiment]
+        row[0] += each.granted
+        row[1] += 1
+        row[2] += each.cpu_seconds
+    return [
+        (name, granted, int(count), cpu) for name, (granted, count, cpu) in sorted(sums.items())
+    ]
+
+
+def credit(receipts: Sequence[SignedReceipt]) -> list[tuple[Any, ...]]:
+    """Of each launcher's host: in one order everywhere, so that two managers never wait for each
+    other."""
+    jobs: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
+    for each in receipts:
+        jobs[each.launcher] += 1
+        sums[each.launcher] += each.granted
+    return [(launcher, jobs[launcher], sums[launcher]) for launcher in sorted(jobs)]

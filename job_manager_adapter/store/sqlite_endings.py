@@ -1,16 +1,15 @@
 """Ends of attempts, collected and written as sets: jobs, attempts, receipts, ledger, counters."""
 
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from copilot_agent.protocol.job import JobState
 from job_manager_adapter.core import attempts as core
+from job_manager_adapter.store import rows as make
 from job_manager_adapter.store import sqlite_statements as sql
 from job_manager_adapter.store.records import Finish, SignedReceipt
-from job_manager_adapter.store.rows import OUTPUTS
 from job_manager_adapter.store.sqlite_sets import read, write
 
 
@@ -68,7 +67,7 @@ class Endings:
                 report and report.signal,
                 message,
                 report and report.usage.model_dump_json(exclude_defaults=True),
-                report and OUTPUTS.dump_json(report.outputs).decode(),
+                report and make.OUTPUTS.dump_json(report.outputs).decode(),
                 receipt and receipt.granted,
             )
         )
@@ -82,33 +81,10 @@ class Endings:
         write(connection, sql.END_JOBS, self.jobs)
         write(connection, sql.END_ATTEMPTS, self.attempts)
         connection.executemany(sql.LATE, self.late)
-        write(connection, sql.INSERT_RECEIPTS, [_receipt_row(each) for each in self.receipts])
-        connection.executemany(sql.LEDGER, _ledger_rows(self.receipts))
-        write(connection, sql.HOST_CREDIT, _host_rows(self.receipts))
+        write(connection, sql.INSERT_RECEIPTS, [make.receipt(each) for each in self.receipts])
+        connection.executemany(sql.LEDGER, make.ledger(self.receipts))
+        write(connection, sql.HOST_CREDIT, make.credit(self.receipts))
         write(connection, sql.PILOT_COUNTS, [(pilot, *two) for pilot, two in self.counts.items()])
-
-
-def _receipt_row(receipt: SignedReceipt) -> tuple[Any, ...]:
-    return (receipt.id, receipt.job, receipt.experiment, receipt.launcher, receipt.body)
-
-
-def _ledger_rows(receipts: Sequence[SignedReceipt]) -> Iterator[tuple[object, ...]]:
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0, 0.0])
-    for receipt in receipts:
-        row = sums[receipt.experiment]
-        row[0] += receipt.granted
-        row[1] += 1
-        row[2] += receipt.cpu_seconds
-    return ((experiment, row[0], int(row[1]), row[2]) for experiment, row in sums.items())
-
-
-def _host_rows(receipts: Sequence[SignedReceipt]) -> list[tuple[object, ...]]:
-    jobs: Counter[str] = Counter()
-    sums: dict[str, float] = defaultdict(float)
-    for receipt in receipts:
-        jobs[receipt.launcher] += 1
-        sums[receipt.launcher] += receipt.granted
-    return [(launcher, jobs[launcher], sums[launcher]) for launcher in jobs]
 
 
 def find(connection: sqlite3.Connection, keys: Sequence[tuple[str, int]]) -> list[Found | None]:
