@@ -63,13 +63,14 @@ class Journal:
         return self._file
 
     def _append(self, line: str) -> None:
+        """Compacts first: the line is not among what is kept yet."""
+        if self._size > COMPACT_BYTES and self._size > 2 * sum(map(len, self.kept.values())):
+            self._compact()
         data = line.encode()
         if os.write(self._opened(), data) < len(data):
             os.ftruncate(self._file, self._size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += len(data)
-        if self._size > COMPACT_BYTES and self._size > 2 * sum(map(len, self.kept.values())):
-            self._compact()
 
     def _compact(self) -> None:
         new = self._path.with_suffix(".new")

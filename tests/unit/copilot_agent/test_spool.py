@@ -57,6 +57,21 @@ def test_the_reports_file_stays_small(tmp_path: Path) -> None:
     assert Spool(tmp_path).reports() == (report(1),)
 
 
+def test_no_report_is_lost_when_the_file_is_written_anew(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.keep(report(1))
+    before = 0
+    for number in range(2, 2000):
+        spool.keep(report(number).model_copy(update={"message": "x" * 2000}))
+        size = (tmp_path / "reports.jsonl").stat().st_size
+        if size < before:
+            assert Key(job_id(number), 1) in {Key(it.job, 1) for it in Spool(tmp_path).reports()}
+            return
+        before = size
+        spool.drop(Key(job_id(number), 1))
+    raise AssertionError("the file was never written anew")
+
+
 def test_a_full_disk_leaves_no_half_report(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.keep(report(1))
