@@ -79,6 +79,7 @@ class PollTransport:
             holding=self._last.holding,
             paused=self._last.paused,
             draining=self._last.draining,
+            leaving=self._last.leaving,
         )
         post = asyncio.create_task(self._post(idle, asyncio.Event(), self._answers))
         self._posts.add(post)

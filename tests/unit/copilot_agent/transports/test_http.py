@@ -40,6 +40,23 @@ async def test_polls_are_used_where_sockets_do_not_pass() -> None:
         await transport.close()
 
 
+async def test_a_waiting_poll_takes_no_good_bye_back() -> None:
+    async with ScriptedManager().running() as manager, open_session() as session:
+        manager.websockets = False
+        transport = HttpTransport(session, manager.url)
+        await attach(transport, manager)
+        leaving = ATTACH.model_copy(update={"session": 1, "sequence": 1, "leaving": True})
+        await transport.send(leaving)
+        manager.say(answer(1))
+        await anext(transport.frames())
+        async with asyncio.timeout(5):
+            while (frame := await manager.received.get()) != leaving:
+                pass
+            frame = await manager.received.get()  # the poll that waits for more
+        assert frame.leaving
+        await transport.close()
+
+
 async def test_polls_give_way_to_the_socket_later() -> None:
     clock = [1.0]
     async with ScriptedManager().running() as manager, open_session() as session:
