@@ -1,6 +1,7 @@
 """Prometheus metrics. Labels come from closed sets; never an id of a pilot, job or host."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
@@ -14,12 +15,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from copilot_agent.protocol.errors import CopilotError
 from copilot_agent.protocol.job import FailureClass, Outcome
 from job_manager_adapter.services.build import Services
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.timings import Durations
 from job_manager_adapter.views import PilotState, Role
 
+log = logging.getLogger(__name__)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _CARRIERS = ("websocket", "poll")
 _DIRECTIONS = ("in", "out")
@@ -163,8 +166,11 @@ class Metrics:
         self._staged[direction].inc(count)
 
     async def text(self) -> bytes:
-        """The exposition."""
-        await self._totals.refresh()
+        """The exposition. Where the store is away, sums from it are those of before."""
+        try:
+            await self._totals.refresh()
+        except CopilotError as error:
+            log.warning("metrics without the store: %s", error)
         return generate_latest(self.registry)
 
     async def watch_loop(self) -> None:

@@ -14,6 +14,7 @@ from copilot_agent.protocol.errors import Problem
 from job_manager_adapter.api.application import API_ROUTES
 from job_manager_adapter.api.route import Route
 from job_manager_adapter.app import Manager
+from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.views import Role
 from tests.integration.manager.pilot import FakePilot
 
@@ -262,6 +263,18 @@ async def test_events_arrive_and_go_on(
     assert later["id"] > event["id"]
     assert not foreign.done()
     foreign.cancel()
+
+
+async def test_metrics_can_be_read_while_the_store_is_away(
+    manager: Manager, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreError("away")
+
+    monkeypatch.setattr(manager.store, "counts", away)
+    async with http.get("/metrics") as reply:
+        assert reply.status == 200
+        assert "copilot_leases 0.0" in await reply.text()
 
 
 async def test_health_and_metrics(
