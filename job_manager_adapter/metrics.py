@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from copilot_agent.protocol.errors import CopilotError
 from copilot_agent.protocol.job import FailureClass, Outcome
-from job_manager_adapter.services.build import Services
+from job_manager_adapter.services.build import Services, Stats
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.timings import Durations
 from job_manager_adapter.views import PilotState, Role
@@ -68,59 +68,65 @@ class _FromServices(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        stats, totals = self._services.stats(), self._totals
+        stats = self._services.stats()
+        yield from self._now(stats)
+        yield from _attempts(stats)
+        for name, text in _TALLIES.items():
+            yield CounterMetricFamily(f"copilot_{name}", text, value=stats.tallies.get(name, 0))
+        yield from _durations(stats)
+        yield from _store(stats)
+
+    def _now(self, stats: Stats) -> Iterator[Metric]:
         pilots = GaugeMetricFamily("copilot_pilots", "Pilots by state", labels=["state"])
         for state in PilotState:
             pilots.add_metric([state.value], stats.pilots.get(state, 0))
         yield pilots
         jobs = GaugeMetricFamily("copilot_jobs", "Jobs by state", labels=["state", "experiment"])
-        for (job_state, experiment), count in totals.jobs.items():
+        for (job_state, experiment), count in self._totals.jobs.items():
             jobs.add_metric([job_state, experiment], count)
         yield jobs
-        ended = CounterMetricFamily(
-            "copilot_attempts_finished", "Attempts that ended, since the start", labels=["outcome"]
-        )
-        for outcome in Outcome:
-            ended.add_metric([outcome.value], stats.attempts_ended.get(outcome.value, 0))
-        yield ended
-        failed = CounterMetricFamily(
-            "copilot_attempts_failed",
-            "Attempts that did not succeed, since the start",
-            labels=["failure_class"],
-        )
-        for failure_class in FailureClass:
-            count = stats.attempts_failed.get(failure_class, 0)
-            failed.add_metric([failure_class.value], count)
-        yield failed
+        yield GaugeMetricFamily("copilot_leases", "Open leases", value=stats.leases_open)
         credit = CounterMetricFamily(
             "copilot_credit_granted", "Credit in the ledger, in BOINC's unit", labels=["experiment"]
         )
-        for experiment, granted in totals.credit.items():
+        for experiment, granted in self._totals.credit.items():
             credit.add_metric([experiment], granted)
         yield credit
-        for name, text in _TALLIES.items():
-            yield CounterMetricFamily(f"copilot_{name}", text, value=stats.tallies.get(name, 0))
-        yield _histogram(
-            "copilot_match_duration_seconds",
-            "Rounds of matching that found something",
-            stats.timings.match,
-        )
-        yield _histogram(
-            "copilot_job_wait_seconds",
-            "From a job's submission to its first lease",
-            stats.timings.wait,
-        )
-        yield _histogram(
-            "copilot_job_run_seconds", "Run time of payloads, as pilots say", stats.timings.run
-        )
-        yield GaugeMetricFamily("copilot_leases", "Open leases", value=stats.leases_open)
-        yield CounterMetricFamily("copilot_store_commits", "Commits", value=stats.commits)
-        yield CounterMetricFamily(
-            "copilot_store_commit_seconds", "Time in commits", value=stats.commit_seconds
-        )
-        yield CounterMetricFamily(
-            "copilot_store_operations", "Operations committed", value=stats.operations
-        )
+
+
+def _attempts(stats: Stats) -> Iterator[Metric]:
+    ended = CounterMetricFamily(
+        "copilot_attempts_finished", "Attempts that ended, since the start", labels=["outcome"]
+    )
+    for outcome in Outcome:
+        ended.add_metric([outcome.value], stats.attempts_ended.get(outcome.value, 0))
+    yield ended
+    failed = CounterMetricFamily(
+        "copilot_attempts_failed",
+        "Attempts that did not succeed, since the start",
+        labels=["failure_class"],
+    )
+    for failure_class in FailureClass:
+        failed.add_metric([failure_class.value], stats.attempts_failed.get(failure_class, 0))
+    yield failed
+
+
+def _durations(stats: Stats) -> Iterator[Metric]:
+    timings = stats.timings
+    text = "Rounds of matching that found something"
+    yield _histogram("copilot_match_duration_seconds", text, timings.match)
+    text = "From a job's submission to its first lease"
+    yield _histogram("copilot_job_wait_seconds", text, timings.wait)
+    text = "Run time of payloads, as pilots say"
+    yield _histogram("copilot_job_run_seconds", text, timings.run)
+
+
+def _store(stats: Stats) -> Iterator[Metric]:
+    yield CounterMetricFamily("copilot_store_commits", "Commits", value=stats.commits)
+    text = "Time in commits"
+    yield CounterMetricFamily("copilot_store_commit_seconds", text, value=stats.commit_seconds)
+    text = "Operations committed"
+    yield CounterMetricFamily("copilot_store_operations", text, value=stats.operations)
 
 
 def _histogram(name: str, text: str, durations: Durations) -> Metric:
