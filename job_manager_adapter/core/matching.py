@@ -131,6 +131,11 @@ class Matcher:
             bucket.head = head
         self._count(bucket, count)
 
+    def give_back(self, klass: RequirementClass, priority: int, count: int) -> None:
+        """Of what was picked so many were not claimed; they are as old as they were."""
+        bucket = self._buckets.get((klass.id, priority))
+        self.add(klass, priority, count, bucket.head if bucket else 0)
+
     def learn(self, klass: RequirementClass, priority: int, head: int) -> None:
         """Everything before `head` is known to be taken."""
         bucket = self._buckets.get((klass.id, priority))

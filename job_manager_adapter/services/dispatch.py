@@ -335,7 +335,7 @@ class Dispatcher:
         left.subtract((got.klass, got.priority) for claimed in results for got in claimed)
         for (number, priority), count in left.items():
             if count:
-                self.matcher.add(self.classes[number], priority, count, 1 << 62)
+                self.matcher.give_back(self.classes[number], priority, count)
 
     def _leased(self, name: str, got: Claimed) -> None:
         pilot = self.fleet.pilots[name]

@@ -10,9 +10,11 @@ import pytest
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import CommandKind, Policy, VerdictKind
-from copilot_agent.protocol.job import FailureClass, JobState, Outcome
+from copilot_agent.protocol.job import FailureClass, JobState, Outcome, Requirements
+from job_manager_adapter.services import dispatch
 from job_manager_adapter.services.errors import SessionClosedError
-from job_manager_adapter.store.records import Release, Released
+from job_manager_adapter.store.base import StoreError
+from job_manager_adapter.store.records import Claim, Claimed, Release, Released
 from job_manager_adapter.views import PilotState
 from tests.harness.programs import eventually
 from tests.unit.job_manager_adapter.services.world import (
@@ -225,7 +227,7 @@ async def test_a_manager_that_stood_still_blames_no_pilot(
         await eventually(lambda: "stood still" in caplog.text, what="the sweep")
         await world.services.housekeeping.expire()
         assert (await world.job(job)).state is JobState.RUNNING
-        world.clock.advance(SHORT_LEASE + 0.1)  # now it is the pilot that is silent
+        world.clock.advance(60)  # now it is the pilot that is silent
         await eventually(lambda: lost(world, job), what="an expired lease")
 
 
@@ -300,3 +302,23 @@ async def test_after_a_rollback_the_pilot_is_offered_the_same_attempt(world: Wor
     await pilot.attach()
     await pilot.hear()
     assert (job, 1) in pilot.holding
+
+
+async def test_a_claim_that_failed_does_not_put_the_oldest_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "RETRY_SECONDS", 0.0)
+    claim, failures = world.store.claim, iter([StoreError("away")])
+
+    async def shaky(many: Sequence[Claim]) -> list[list[Claimed]]:
+        for error in failures:
+            raise error
+        return await claim(many)
+
+    monkeypatch.setattr(world.store, "claim", shaky)
+    (older,) = (await world.submit(requirements=Requirements(memory_mib=100))).jobs
+    await world.submit(requirements=Requirements(memory_mib=200))
+    pilot = await world.pilot()
+    await pilot.attach()  # it asks again
+    await pilot.hear()
+    assert list(pilot.offers) == [(older, 1)]
