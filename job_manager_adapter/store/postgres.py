@@ -49,10 +49,10 @@ class PostgresStore:
         self._url = url
         self._link = Link(url)
         self._me = Me()
-        self._writer = GroupWriter(self._connect, self._broken)
         classes = Classes()
         self._submissions = Submissions(classes, self._me)
         self._jobs = JobWrites(classes, self._me)
+        self._writer = GroupWriter(self._connect, self._broken, last=self._jobs.claim)
         self._fleet = FleetWrites(self._jobs, self._me)
         self._pool: Any = None
         self.peers = PostgresPeers(self._link, self._writer, self._me, self.reading)

@@ -58,11 +58,16 @@ class GroupWriter:
         self,
         connect: Callable[[], Awaitable[Connection]],
         broken: Callable[[], None] = lambda: None,
+        last: Operation[Any, Any] | None = None,
     ) -> None:
-        """`broken` hears when the end of a transaction is unknown."""
+        """`broken` hears when the end of a transaction is unknown.
+
+        `last` comes after the others of its transaction: so claims find what is just stored.
+        """
         self.stats = StoreStats()
         self._connect = connect
         self._broken = broken
+        self._last = last
         self._connection: Connection | None = None
         self._calls: list[_Call] = []
         self._task: asyncio.Task[None] | None = None
@@ -104,7 +109,7 @@ class GroupWriter:
             size += len(self._calls[count].many)
             count += 1
         group, self._calls = self._calls[:count], self._calls[count:]
-        return group
+        return sorted(group, key=lambda call: call.operation == self._last)
 
     async def _commit(self, calls: list[_Call]) -> None:
         started = time.perf_counter()
