@@ -260,7 +260,8 @@ class Matcher:
         return picks
 
     def _reserve(self, bucket: Bucket, count: int) -> list[Pick]:
-        need, picks = bucket.klass.requirements, []
+        need = bucket.klass.requirements
+        picks: list[Pick] = []
         rooms = [*islice(chain(self._hungry, self._starved), MOST_ROOMS)]
         for room in filter(lambda room: room.takes(need), rooms):
             while len(picks) < count and (pilot := self._first(room)):

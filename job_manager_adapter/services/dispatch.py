@@ -278,13 +278,14 @@ class Dispatcher:
             self.fleet.pilots[pick.pilot].reserve(pick.klass)
             self.tasks.gather(self._claim, pick)
 
-    def claim_ahead(self, kinds: Counter[Kind]) -> None:
+    def claim_ahead(self, kinds: Counter[Kind]) -> bool:
         """Idle pilots claim jobs that the caller stores in this turn: in the same transaction."""
         picks = self.matcher.reserve(kinds)
         for pick in picks:
             self.fleet.pilots[pick.pilot].reserve(pick.klass)
         if picks:
             self.spawn(self._claim(picks))
+        return bool(picks)
 
     async def _claim(self, picks: list[Pick]) -> None:
         wanted = Counter((pick.pilot, pick.klass.id) for pick in picks)

@@ -95,9 +95,7 @@ class Jobs:
             key=request.idempotency_key,
             digest=_digest(request) if request.idempotency_key else "",
         )
-        if self._dispatcher.matcher.idle:
-            kinds = (Kind(job.experiment, job.requirements, job.priority) for job in jobs)
-            self._dispatcher.claim_ahead(Counter(kinds))
+        ahead = self._claim_ahead(jobs)
         (result,) = await self._store.submit([submission])
         if result.conflict:
             raise CopilotError(
@@ -111,9 +109,16 @@ class Jobs:
             for job in submission.jobs:
                 self._dispatcher.events.emit("job", job.id, "waiting", job.experiment)
         self._dispatcher.rematch()
-        for _ in range(TURNS_TO_AN_OFFER):
+        for _ in range(TURNS_TO_AN_OFFER if ahead else 0):
             await asyncio.sleep(0)
         return SubmitReply(batch=result.batch, jobs=result.jobs, created=result.created)
+
+    def _claim_ahead(self, jobs: Sequence[NewJob]) -> bool:
+        """Whether idle pilots claim some of the jobs."""
+        if not self._dispatcher.matcher.idle:
+            return False
+        kinds = (Kind(job.experiment, job.requirements, job.priority) for job in jobs)
+        return self._dispatcher.claim_ahead(Counter(kinds))
 
     async def validate(self, principal: Principal, request: SubmitRequest) -> int:
         """The checks of `submit` without storing; returns how many jobs there are."""
