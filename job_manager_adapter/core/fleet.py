@@ -8,7 +8,7 @@ from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.frames import Wants
 from copilot_agent.protocol.job import Requirements
 from job_manager_adapter.core.leases import Key, Lease
-from job_manager_adapter.core.matching import Room
+from job_manager_adapter.core.matching import RequirementClass, Room
 from job_manager_adapter.views import PilotState
 
 NOTHING = Wants(cores=0, memory_mib=0, disk_mib=0)
@@ -96,6 +96,11 @@ class Pilot:
         for number, count in self.reserved.items():
             for _ in range(count):
                 yield self.reserved_needs[number]
+
+    def reserve(self, klass: RequirementClass) -> None:
+        """A claim begins."""
+        self.reserved[klass.id] += 1
+        self.reserved_needs[klass.id] = klass.requirements
 
     @property
     def idle(self) -> bool:

@@ -9,10 +9,14 @@ many pilots there are: pilots with the same room are one entry. What it picks is
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import NamedTuple
 
 from copilot_agent.protocol.job import Requirements
 from job_manager_adapter.core.ranking import Need, Rank, Ranking
+
+MOST_ROOMS = 64
+"""Different ones that are looked at for jobs that are just being stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,19 @@ class Bucket:
     """Sequence of the oldest one, as far as known."""
     need: Need
     count: int = 0
-    """Below 0 while news of a job's end have overtaken those of its submission."""
+    """Below 0 while a claim, or news of a job's end, is ahead of the news of its submission."""
 
     @property
     def rank(self) -> Rank:
         return (-self.priority, self.head, self.klass.id)
+
+
+class Kind(NamedTuple):
+    """What jobs of one bucket have in common, before the store has told their class."""
+
+    experiment: str
+    requirements: Requirements
+    priority: int
 
 
 class Pick(NamedTuple):
@@ -107,6 +119,7 @@ class Pick(NamedTuple):
 class Matcher:
     _buckets: dict[tuple[int, int], Bucket] = field(default_factory=dict)
     """By class number and priority; also empty ones, which often fill again."""
+    _kinds: dict[Kind, Bucket] = field(default_factory=dict)
     _rankings: dict[str, Ranking] = field(default_factory=dict)
     """By experiment."""
     _waiting: Counter[str] = field(default_factory=Counter)
@@ -127,6 +140,7 @@ class Matcher:
         if bucket is None:
             bucket = Bucket(klass, priority, head, _need(klass.requirements))
             self._buckets[klass.id, priority] = bucket
+            self._kinds[Kind(klass.experiment, klass.requirements, priority)] = bucket
         elif not bucket.count or (count > 0 and head < bucket.head):
             bucket.head = head
         self._count(bucket, count)
@@ -147,6 +161,7 @@ class Matcher:
     def replace(self, waiting: Iterable[tuple[RequirementClass, int, int, int]]) -> None:
         """Forgets all counters for these: (class, priority, count, head)."""
         self._buckets.clear()
+        self._kinds.clear()
         self._rankings.clear()
         self._turns.clear()
         self._waiting.clear()
@@ -203,6 +218,11 @@ class Matcher:
             if not line:
                 del lines[room]
 
+    @property
+    def idle(self) -> bool:
+        """Whether some pilot has room."""
+        return bool(self._rooms)
+
     def room(self, pilot: str) -> Room | None:
         return self._rooms.get(pilot)
 
@@ -231,6 +251,31 @@ class Matcher:
         while new := self._round():
             picks += new
         return picks
+
+    def reserve(self, kinds: Counter[Kind]) -> list[Pick]:
+        """Idle pilots for jobs that are just being stored; they are counted out before they wait.
+
+        Nothing else waits for these pilots: else they would not be idle. Kinds that were never
+        seen before are left out.
+        """
+        picks: list[Pick] = []
+        for kind, count in kinds.items():
+            if bucket := self._kinds.get(kind):
+                picks += self._reserve(bucket, count)
+        return picks
+
+    def _reserve(self, bucket: Bucket, count: int) -> list[Pick]:
+        need = bucket.klass.requirements
+        picks: list[Pick] = []
+        rooms = [*islice(chain(self._hungry, self._starved), MOST_ROOMS)]
+        for room in filter(lambda room: room.takes(need), rooms):
+            while len(picks) < count and (pilot := self._first(room)):
+                picks.append(self._take(pilot, room, bucket))
+        return picks
+
+    def _first(self, room: Room) -> str | None:
+        line = self._hungry.get(room) or self._starved.get(room)
+        return next(iter(line)) if line else None
 
     def _fill(self, pilot: str) -> list[Pick]:
         picks = []

@@ -17,7 +17,7 @@ from job_manager_adapter.core.clockwork import Clockwork
 from job_manager_adapter.core.drains import Drains
 from job_manager_adapter.core.fleet import Doomed, Fleet, Pilot
 from job_manager_adapter.core.leases import Key, Lease, Leases
-from job_manager_adapter.core.matching import Matcher, Pick, RequirementClass
+from job_manager_adapter.core.matching import Kind, Matcher, Pick, RequirementClass
 from job_manager_adapter.services.context import Clock, Config, Ids
 from job_manager_adapter.services.events import Events
 from job_manager_adapter.services.lazily import Lazily
@@ -275,10 +275,17 @@ class Dispatcher:
             return
         self.timings.match.observe(time.perf_counter() - begun)
         for pick in picks:
-            owner = self.fleet.pilots[pick.pilot]
-            owner.reserved[pick.klass.id] += 1
-            owner.reserved_needs[pick.klass.id] = pick.klass.requirements
+            self.fleet.pilots[pick.pilot].reserve(pick.klass)
             self.tasks.gather(self._claim, pick)
+
+    def claim_ahead(self, kinds: Counter[Kind]) -> bool:
+        """Idle pilots claim jobs that the caller stores in this turn: in the same transaction."""
+        picks = self.matcher.reserve(kinds)
+        for pick in picks:
+            self.fleet.pilots[pick.pilot].reserve(pick.klass)
+        if picks:
+            self.spawn(self._claim(picks))
+        return bool(picks)
 
     async def _claim(self, picks: list[Pick]) -> None:
         wanted = Counter((pick.pilot, pick.klass.id) for pick in picks)

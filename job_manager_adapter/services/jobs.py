@@ -1,6 +1,8 @@
 """Use cases of jobs."""
 
+import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ from copilot_agent.protocol.job import JobSpec, JobState, Output
 from job_manager_adapter.core import explain
 from job_manager_adapter.core.explain import Idle
 from job_manager_adapter.core.leases import Lease
+from job_manager_adapter.core.matching import Kind
 from job_manager_adapter.services import job_views as views
 from job_manager_adapter.services.cursors import number
 from job_manager_adapter.services.dispatch import Dispatcher
@@ -41,6 +44,9 @@ MAX_SPEC_BYTES = 256 * 1024
 """Of one job as JSON; larger data belongs into input files."""
 MAX_PROBLEMS = 100
 QUEUE = "queue"
+TURNS_TO_AN_OFFER = 2
+"""Of the event loop, from a claim's commit until its pilot is told; the submitter's answer, which
+takes some time to be made, comes after that."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Jobs:
             key=request.idempotency_key,
             digest=_digest(request) if request.idempotency_key else "",
         )
+        ahead = self._claim_ahead(jobs)
         (result,) = await self._store.submit([submission])
         if result.conflict:
             raise CopilotError(
@@ -102,7 +109,16 @@ class Jobs:
             for job in submission.jobs:
                 self._dispatcher.events.emit("job", job.id, "waiting", job.experiment)
         self._dispatcher.rematch()
+        for _ in range(TURNS_TO_AN_OFFER if ahead else 0):
+            await asyncio.sleep(0)
         return SubmitReply(batch=result.batch, jobs=result.jobs, created=result.created)
+
+    def _claim_ahead(self, jobs: Sequence[NewJob]) -> bool:
+        """Whether idle pilots claim some of the jobs."""
+        if not self._dispatcher.matcher.idle:
+            return False
+        kinds = (Kind(job.experiment, job.requirements, job.priority) for job in jobs)
+        return self._dispatcher.claim_ahead(Counter(kinds))
 
     async def validate(self, principal: Principal, request: SubmitRequest) -> int:
         """The checks of `submit` without storing; returns how many jobs there are."""

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Work = Callable[[list[T]], Coroutine[Any, Any, None]]
+MOST = 32
+"""Items of one call; so a store may answer the first ones while it writes the others."""
 
 
 class Tasks:
@@ -25,10 +27,9 @@ class Tasks:
         task.add_done_callback(self._done)
 
     def gather(self, work: Work[T], item: T) -> None:
-        """All items for the same work in one turn of the event loop become one call of it.
+        """Items for the same work in one turn of the event loop become one call of it, or a few.
 
-        So what many pilots say at the same time is one task, one call of the store and, with other
-        work of that turn, one transaction.
+        So what many pilots say at the same time is few tasks and few calls of the store.
         """
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._spawn_gathered)
@@ -36,8 +37,10 @@ class Tasks:
 
     def _spawn_gathered(self) -> None:
         gathered, self._gathered = self._gathered, {}
-        for work, items in gathered.items():
-            self.spawn(work(items))
+        for start in range(0, max(map(len, gathered.values())), MOST):
+            for work, items in gathered.items():
+                if part := items[start : start + MOST]:
+                    self.spawn(work(part))
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)

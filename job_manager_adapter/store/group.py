@@ -30,9 +30,15 @@ class _Call:
 class GroupWriter:
     """Runs operations in transactions on a thread of its own; asked from one event loop."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        last: Operation[Any, Any] | None = None,
+    ) -> None:
+        """`last` comes after the others of its transaction: so claims find what is just stored."""
         self.stats = StoreStats()
         self._connect = connect
+        self._last = last
         self._calls: queue.SimpleQueue[list[_Call] | None] = queue.SimpleQueue()
         self._turn: list[_Call] = []
         """What was asked in this turn of the event loop; it shares a transaction."""
@@ -88,7 +94,7 @@ class GroupWriter:
             turn = self._calls.get() or []
             group += turn
             size += sum(len(call.many) for call in turn)
-        return group
+        return sorted(group, key=lambda call: call.operation == self._last)
 
     def _commit(self, connection: sqlite3.Connection, calls: list[_Call]) -> None:
         started = time.perf_counter()

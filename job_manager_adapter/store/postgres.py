@@ -49,10 +49,12 @@ class PostgresStore:
         self._url = url
         self._link = Link(url)
         self._me = Me()
-        self._writer = GroupWriter(self._connect, self._broken)
         classes = Classes()
         self._submissions = Submissions(classes, self._me)
         self._jobs = JobWrites(classes, self._me)
+        self._writer = GroupWriter(self._connect, self._broken, last=self._jobs.claim)
+        self._aside = GroupWriter(self._connect)
+        """For what nobody waits for, so that no report waits for it."""
         self._fleet = FleetWrites(self._jobs, self._me)
         self._pool: Any = None
         self.peers = PostgresPeers(self._link, self._writer, self._me, self.reading)
@@ -67,6 +69,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         await self._writer.close()
+        await self._aside.close()
         await self.peers.leave()
         if self._pool is not None:
             try:
@@ -257,7 +260,7 @@ class PostgresStore:
         return await self._read(reads.receipts_due, launcher_key, limit)
 
     async def receipts_kept(self, launcher_key: str, ids: Sequence[str]) -> None:
-        await self._writer.write(self._fleet.receipts_kept, [(launcher_key, item) for item in ids])
+        await self._aside.write(self._fleet.receipts_kept, [(launcher_key, item) for item in ids])
 
     async def ledger(self, experiment: str | None) -> r.Ledger:
         return await self._read(reads.ledger, experiment)
@@ -275,7 +278,7 @@ class PostgresStore:
         return await self._read(reads.token, sha256)
 
     async def append_journal(self, entry: r.JournalEntry, keep: int) -> int:
-        return (await self._writer.write(self._fleet.append_journal, [(entry, keep)]))[0]
+        return (await self._aside.write(self._fleet.append_journal, [(entry, keep)]))[0]
 
     async def journal(self, after: int, limit: int) -> list[r.JournalEntry]:
         return await self._read(reads.journal, after, limit)

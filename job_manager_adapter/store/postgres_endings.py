@@ -15,34 +15,46 @@ from job_manager_adapter.store import rows as make
 from job_manager_adapter.store.postgres_news import CHANNEL, Me
 from job_manager_adapter.store.records import Finish, SignedReceipt
 
-# Locks both rows: so neither can be an older version than the other.
+# Locks both rows, jobs in one order everywhere: so neither can be an older version than the other.
 _STANDING = """
+WITH asked AS MATERIALIZED (
+    SELECT ord, attempt, (SELECT sequence FROM jobs WHERE id = job) AS job
+    FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS i(job, attempt, ord)
+)
 SELECT i.ord, j.sequence, j.experiment, j.class, j.priority, j.state, j.attempt, j.max_attempts,
-    j.charged, j.uncharged, j.started_at, a.pilot, a.ended_at, a.accepted, p.manager
-FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS i(job, attempt, ord)
-JOIN jobs j ON j.id = i.job
-JOIN attempts a ON a.job = j.sequence AND a.attempt = i.attempt
-LEFT JOIN pilots p ON p.id = a.pilot
-ORDER BY j.sequence FOR UPDATE OF j, a"""
+    j.charged, j.uncharged, j.started_at, a.pilot, a.ended_at, a.accepted,
+    (SELECT manager FROM pilots WHERE id = a.pilot)
+FROM (SELECT * FROM asked ORDER BY job) i
+CROSS JOIN LATERAL (SELECT * FROM jobs WHERE sequence = i.job OFFSET 0 FOR UPDATE) j
+CROSS JOIN LATERAL (
+    SELECT pilot, ended_at, accepted FROM attempts
+    WHERE job = i.job AND attempt = i.attempt OFFSET 0 FOR UPDATE
+) a"""
 
+# As with claims: ANY finds the rows, and their places in the arrays say what they become.
 _END = f"""
-WITH e AS MATERIALIZED (
-    SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::bool[], $6::text[],
-        $7::text[], $8::text[], $9::float8[], $10::float8[], $11::bool[], $12::bigint[],
-        $13::int[], $14::text[], $15::text[], $16::float8[], $17::int[])
-    AS e(job, attempt, id, state, charged, outcome, failure_class, message, started_at, at,
-        accepted, exit_code, signal, usage, outputs, granted, manager)
-), jobs_ended AS (
-    UPDATE jobs j SET state = e.state, charged = j.charged + e.charged::int,
-        uncharged = j.uncharged + (NOT e.charged)::int, pilot = NULL,
-        failure_class = e.failure_class, message = e.message, changed_at = e.at
-    FROM e WHERE j.sequence = e.job
+WITH jobs_ended AS (
+    UPDATE jobs j SET pilot = NULL,
+        (state, charged, uncharged, failure_class, message, changed_at) = (
+            SELECT ($4::text[])[place], j.charged + ($5::bool[])[place]::int,
+                j.uncharged + (NOT ($5::bool[])[place])::int, ($7::text[])[place],
+                ($8::text[])[place], ($10::float8[])[place]
+            FROM array_position($1::bigint[], j.sequence) AS place
+        )
+    WHERE j.sequence = ANY($1::bigint[])
 ), attempts_ended AS (
-    UPDATE attempts a SET started_at = e.started_at, ended_at = e.at, outcome = e.outcome,
-        failure_class = e.failure_class, charged = e.charged AND e.failure_class IS NOT NULL,
-        accepted = e.accepted, exit_code = e.exit_code, signal = e.signal, message = e.message,
-        usage = e.usage, outputs = e.outputs, granted = e.granted
-    FROM e WHERE a.job = e.job AND a.attempt = e.attempt
+    UPDATE attempts a SET
+        (started_at, ended_at, outcome, failure_class, charged, accepted, exit_code, signal,
+            message, usage, outputs, granted) = (
+            SELECT ($9::float8[])[place], ($10::float8[])[place], ($6::text[])[place],
+                ($7::text[])[place], ($5::bool[])[place] AND ($7::text[])[place] IS NOT NULL,
+                ($11::bool[])[place], ($12::bigint[])[place], ($13::int[])[place],
+                ($8::text[])[place], ($14::text[])[place], ($15::text[])[place],
+                ($16::float8[])[place]
+            FROM array_position($1::bigint[], a.job) AS place
+        )
+    WHERE a.job = ANY($1::bigint[])
+        AND a.attempt = ($2::int[])[array_position($1::bigint[], a.job)]
 ), receipts_written AS (
     INSERT INTO receipts (id, job, experiment, launcher_key, body)
     SELECT * FROM unnest($18::text[], $19::text[], $20::text[], $21::text[], $22::text[])
@@ -55,18 +67,23 @@ WITH e AS MATERIALIZED (
         receipts = l.receipts + excluded.receipts,
         cpu_seconds = l.cpu_seconds + excluded.cpu_seconds
 ), hosts_credited AS (
-    UPDATE hosts h SET jobs_succeeded = h.jobs_succeeded + r.jobs, granted = h.granted + r.granted
-    FROM unnest($28::text[], $29::int[], $30::float8[]) AS r(launcher_key, jobs, granted)
-    WHERE h.launcher_key = r.launcher_key
+    UPDATE hosts h SET (jobs_succeeded, granted) = (
+        SELECT h.jobs_succeeded + ($29::int[])[place], h.granted + ($30::float8[])[place]
+        FROM array_position($28::text[], h.launcher_key) AS place
+    )
+    WHERE h.launcher_key = ANY($28::text[])
 ), pilots_counted AS (
-    UPDATE pilots p SET jobs_succeeded = p.jobs_succeeded + c.succeeded,
-        jobs_failed = p.jobs_failed + c.failed
-    FROM unnest($31::text[], $32::int[], $33::int[]) AS c(pilot, succeeded, failed)
-    WHERE p.id = c.pilot
+    UPDATE pilots p SET (jobs_succeeded, jobs_failed) = (
+        SELECT p.jobs_succeeded + ($32::int[])[place], p.jobs_failed + ($33::int[])[place]
+        FROM array_position($31::text[], p.id) AS place
+    )
+    WHERE p.id = ANY($31::text[])
 )
 SELECT pg_notify('{CHANNEL}_' || e.manager, json_build_object('ended', json_build_array(
     e.id, e.attempt, coalesce(e.failure_class, '')))::text)
-FROM e WHERE e.manager <> $34"""  # noqa: S608 - a constant
+FROM unnest($2::int[], $3::text[], $7::text[], $17::int[])
+    AS e(attempt, id, failure_class, manager)
+WHERE e.manager <> $34"""  # noqa: S608 - a constant
 
 _LATE = """
 UPDATE attempts a SET late = l.body

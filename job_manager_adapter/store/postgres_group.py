@@ -21,6 +21,8 @@ Connection = Any
 Operation = Callable[[Connection, Sequence[Item]], Awaitable[Sequence[Result]]]
 MAX_GROUP = 10_000
 """Operations in one transaction; bounds how long a reply can wait for others."""
+SMALL_GROUP = 64
+"""So many are not worth two transactions."""
 GROUP_SECONDS = 30.0
 """A transaction that takes longer is given up: the database is away, or as good as."""
 CLOSE_SECONDS = 10.0
@@ -58,11 +60,16 @@ class GroupWriter:
         self,
         connect: Callable[[], Awaitable[Connection]],
         broken: Callable[[], None] = lambda: None,
+        last: Operation[Any, Any] | None = None,
     ) -> None:
-        """`broken` hears when the end of a transaction is unknown."""
+        """`broken` hears when the end of a transaction is unknown.
+
+        `last` comes after the others of its transaction: so claims find what is just stored.
+        """
         self.stats = StoreStats()
         self._connect = connect
         self._broken = broken
+        self._last = last
         self._connection: Connection | None = None
         self._calls: list[_Call] = []
         self._task: asyncio.Task[None] | None = None
@@ -99,12 +106,16 @@ class GroupWriter:
             self._task = None
 
     def _next_group(self) -> list[_Call]:
+        """About half of what waits, if that is much: so those are answered, and ask for more,
+        while the database works for the others.
+        """
+        most = min(max(sum(len(call.many) for call in self._calls) // 2, SMALL_GROUP), MAX_GROUP)
         size = count = 0
-        while count < len(self._calls) and size < MAX_GROUP:
+        while count < len(self._calls) and size < most:
             size += len(self._calls[count].many)
             count += 1
         group, self._calls = self._calls[:count], self._calls[count:]
-        return group
+        return sorted(group, key=lambda call: call.operation == self._last)
 
     async def _commit(self, calls: list[_Call]) -> None:
         started = time.perf_counter()

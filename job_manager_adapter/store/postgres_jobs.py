@@ -25,47 +25,58 @@ from job_manager_adapter.store.records import (
 
 # The pilots' rows are locked so that none moves to another manager meanwhile: what is claimed for
 # it is there when that manager reads what the pilot holds.
+# Rows are found by ANY and LATERAL, and paired by their places in arrays. Of a join PostgreSQL may
+# read the table first, which is right for a small one, and go on with that plan when it has grown;
+# or it may compare each row of one list with each of the other.
 _CLAIM = """
-WITH here AS MATERIALIZED (
-    SELECT id, manager FROM pilots WHERE id = ANY($1::text[]) ORDER BY id FOR SHARE
-), slots AS MATERIALIZED (
-    SELECT s.pilot, s.class, s.at, s.claim,
-        row_number() OVER (PARTITION BY s.class ORDER BY s.ord) AS n
-    FROM unnest($1::text[], $2::int[], $3::float8[], $4::int[])
-        WITH ORDINALITY AS s(pilot, class, at, claim, ord)
-    WHERE NOT EXISTS (SELECT FROM here WHERE here.id = s.pilot AND here.manager <> $6)
+WITH slots AS MATERIALIZED (
+    SELECT s.pilot, s.class, s.at, s.claim
+    FROM unnest($1::text[], $2::int[], $3::float8[], $4::int[]) AS s(pilot, class, at, claim)
+    CROSS JOIN LATERAL (
+        SELECT (SELECT manager FROM pilots WHERE id = s.pilot FOR SHARE) AS manager OFFSET 0
+    ) p
+    WHERE p.manager IS NULL OR p.manager = $6
 ), wanted AS MATERIALIZED (
-    SELECT class, max(n) AS count FROM slots GROUP BY class
+    SELECT class, count(*) AS count, array_agg(pilot ORDER BY claim) AS pilots,
+        array_agg(at ORDER BY claim) AS ats, array_agg(claim ORDER BY claim) AS claims
+    FROM slots GROUP BY class
 ), taken AS MATERIALIZED (
-    SELECT w.class, j.sequence, j.priority
+    SELECT j.*, w.pilots[j.n] AS pilot, w.ats[j.n] AS at, w.claims[j.n] AS claim
     FROM wanted w CROSS JOIN LATERAL (
-        SELECT sequence, priority FROM jobs
-        WHERE state = 'waiting' AND class = w.class AND id <> ALL($5::text[])
-        ORDER BY priority DESC, sequence LIMIT w.count FOR UPDATE SKIP LOCKED
+        SELECT found.*, row_number() OVER (ORDER BY priority DESC, sequence) AS n FROM (
+            SELECT sequence, id, attempt + 1 AS attempt, class, priority, pause_seconds,
+                reference_cpu_seconds
+            FROM jobs WHERE state = 'waiting' AND class = w.class AND id <> ALL($5::text[])
+            ORDER BY priority DESC, sequence LIMIT w.count FOR UPDATE SKIP LOCKED
+        ) found
     ) j
-), numbered AS (
-    SELECT sequence, class,
-        row_number() OVER (PARTITION BY class ORDER BY priority DESC, sequence) AS n
-    FROM taken
+), lists AS MATERIALIZED (
+    SELECT array_agg(sequence) AS jobs, array_agg(pilot) AS pilots, array_agg(at) AS ats FROM taken
 ), leased AS (
-    UPDATE jobs j SET state = 'leased', attempt = j.attempt + 1, pilot = s.pilot,
-        started_at = NULL, changed_at = s.at
-    FROM numbered t JOIN slots s ON s.class = t.class AND s.n = t.n
-    WHERE j.sequence = t.sequence
-    RETURNING s.claim, s.n, j.id, j.sequence, j.attempt, j.class, j.priority, j.pause_seconds,
-        j.reference_cpu_seconds, s.at, s.pilot
+    UPDATE jobs j SET state = 'leased', attempt = j.attempt + 1, started_at = NULL,
+        (pilot, changed_at) = (
+            SELECT l.pilots[place], l.ats[place]
+            FROM lists l CROSS JOIN LATERAL array_position(l.jobs, j.sequence) AS place
+        )
+    WHERE j.sequence = ANY((SELECT jobs FROM lists)::bigint[])
 ), tried AS (
     INSERT INTO attempts (job, attempt, pilot, leased_at)
-    SELECT sequence, attempt, pilot, at FROM leased
+    SELECT sequence, attempt, pilot, at FROM taken
 )
-SELECT l.claim, l.id, l.sequence, l.attempt, l.class, l.priority, l.pause_seconds,
-    l.reference_cpu_seconds, x.spec, l.at
-FROM leased l JOIN specs x ON x.sequence = l.sequence ORDER BY l.claim, l.n"""
+SELECT t.claim, t.id, t.sequence, t.attempt, t.class, t.priority, t.pause_seconds,
+    t.reference_cpu_seconds, x.spec, t.at
+FROM taken t CROSS JOIN LATERAL (
+    SELECT spec FROM specs WHERE sequence = t.sequence OFFSET 0
+) x ORDER BY t.claim, t.n"""
+# The empty text hides the state from the index of open jobs, which are many.
 _START = """
-UPDATE jobs j SET state = 'running', started_at = s.at, changed_at = s.at
-FROM unnest($1::text[], $2::int[], $3::text[], $4::float8[]) AS s(job, attempt, pilot, at)
-WHERE j.id = s.job AND j.attempt = s.attempt AND j.pilot = s.pilot AND j.state = 'leased'
-RETURNING s.job, s.attempt, s.pilot"""
+UPDATE jobs j SET state = 'running', (started_at, changed_at) = (
+    SELECT at, at FROM (SELECT ($4::float8[])[array_position($1::text[], j.id)] AS at) s
+)
+WHERE j.id = ANY($1::text[]) AND j.state || '' = 'leased'
+    AND j.attempt = ($2::int[])[array_position($1::text[], j.id)]
+    AND j.pilot = ($3::text[])[array_position($1::text[], j.id)]
+RETURNING j.id"""
 _SELECT = """
 SELECT sequence, id, experiment, class, priority, state, attempt, pilot
 FROM jobs WHERE id = ANY($1::text[]) ORDER BY sequence FOR UPDATE"""
@@ -91,7 +102,7 @@ WITH gone AS (
 _TOLD = """
 UPDATE jobs j SET told = t.state FROM unnest($1::text[], $2::text[]) AS t(job, state)
 WHERE j.id = t.job"""
-_T = TypeVar("_T", Finish, Release)
+_T = TypeVar("_T", Start, Finish, Release)
 
 
 class JobWrites:
@@ -109,6 +120,7 @@ class JobWrites:
             for index, claim in enumerate(many)
             for _ in range(claim.count)
         ]
+        slots.sort()  # all managers lock pilots in the same order
         without = list(frozenset[str]().union(*(claim.without for claim in many)))
         results: list[list[Claimed]] = [[] for _ in many]
         rows = await connection.fetch(_CLAIM, *columns(slots, 4), without, self._me.number)
@@ -118,14 +130,12 @@ class JobWrites:
         return results
 
     async def start(self, connection: Any, many: Sequence[Start]) -> list[bool]:
-        rows = {(item.job, item.attempt, item.pilot): item.at for item in reversed(many)}
-        arrays = columns(((*key, at) for key, at in rows.items()), 4)
-        done = {tuple(row) for row in await connection.fetch(_START, *arrays)}
-        results = []
-        for item in many:
-            key = (item.job, item.attempt, item.pilot)
-            results.append(key in done)
-            done.discard(key)  # who says it twice started it once
+        results = [False] * len(many)
+        for part in _rounds(many, lambda item: item.job):
+            rows = [(many[i].job, many[i].attempt, many[i].pilot, many[i].at) for i in part]
+            started = {row[0] for row in await connection.fetch(_START, *columns(rows, 4))}
+            for index in part:
+                results[index] = many[index].job in started
         return results
 
     # Ends

@@ -26,10 +26,8 @@ _COMMON = {
     "tcp_keepalives_count": "3",
     "idle_in_transaction_session_timeout": "60s",
 }
-# Plans are made once and before the tables have grown: only the indexed way is right then, and the
-# order in which the joins are written.
+# Plans are made once and before the tables have grown: only the indexed way is right then.
 WRITER: Mapping[str, str] = {
-    "join_collapse_limit": "1",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",

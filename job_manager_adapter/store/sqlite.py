@@ -46,12 +46,12 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = GroupWriter(self._connect)
+        self._jobs = JobWrites()
+        self._writer = GroupWriter(self._connect, last=self._jobs.claim)
         self._checkpoints = Checkpoints(self._connect, self._writer.stats)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
-        self._jobs = JobWrites()
         self._fleet = FleetWrites(self._jobs)
 
     @property

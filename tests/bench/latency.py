@@ -1,19 +1,20 @@
 """How long a job takes from its submission to an idle pilot: durable, one job at a time.
 
-The clock runs from the moment before the experiment's request is sent until the pilot's process has
-read the offer; both processes read the computer's one monotonic clock.
+The clock runs from the moment before the experiment's request is written to its socket until the
+pilot's process has read the offer from its own; both read the computer's one monotonic clock. What
+libraries of the experiment's choice spend before they write is not in it.
 """
 
 import asyncio
+import json
 import statistics
 import time
-
-import aiohttp
 
 from tests.bench import bare_sockets
 from tests.bench.cycles_load import job
 from tests.bench.frame import Frame
 from tests.bench.pilots import Pilots, pilots, secrets
+from tests.bench.pilots_wire import HttpWire, host_and_port
 from tests.bench.processes import cpu_seconds
 from tests.bench.results import Result, at_most
 from tests.harness import programs
@@ -34,32 +35,64 @@ async def run(frame: Frame) -> list[Result]:
     ) as manager:
         token = await manager.user_token("experiment", programs.EXPERIMENT)
         made = await secrets(manager, PILOTS)
-        async with (
-            aiohttp.ClientSession(
-                manager.url, headers={"Authorization": f"Bearer {token}"}
-            ) as http,
-            pilots([manager.url], made, count=PILOTS, stamps=True) as fleet,
-        ):
-            await _submit_all(http, fleet, WARM_UP)
+        user = await User.connect(manager.url, token)
+        async with pilots([manager.url], made, count=PILOTS, stamps=True) as fleet:
+            await _submit_all(user, fleet, WARM_UP)
             await fleet.stamps()
             assert manager.process is not None
             cpu = cpu_seconds([manager.process.pid])
-            sent = await _submit_all(http, fleet, jobs)
+            sent = await _submit_all(user, fleet, jobs)
             cpu = cpu_seconds([manager.process.pid]) - cpu
             offered = await fleet.stamps()
+        user.close()
     waits = [1000 * (offered[each] - at) for each, at in sent.items()]
     floor = [1000 * each for each in await bare_sockets.answer_seconds(jobs, PAUSE_SECONDS)]
     return _results(waits, floor, 1e6 * cpu / jobs)
 
 
-async def _submit_all(http: aiohttp.ClientSession, fleet: Pilots, count: int) -> dict[str, float]:
+class User:
+    """An experiment with one connection, which submits one job at a time."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._wire = HttpWire(self._answered, self._lost)
+        self._answer: asyncio.Future[str] | None = None
+
+    @classmethod
+    async def connect(cls, url: str, token: str) -> "User":
+        user, (host, port) = cls(token), host_and_port(url)
+        await asyncio.get_running_loop().create_connection(lambda: user._wire, host, port)
+        return user
+
+    async def submit(self, number: int) -> tuple[str, float]:
+        """The job, and when its request was written."""
+        body = json.dumps({"jobs": [job(number)]}).encode()
+        self._answer = asyncio.get_running_loop().create_future()
+        at = time.monotonic()
+        self._wire.post("/api/v1/jobs", body, self._token)
+        return await self._answer, at
+
+    def _answered(self, status: int, body: bytes) -> None:
+        assert self._answer is not None
+        if status == 201:
+            self._answer.set_result(json.loads(body)["jobs"][0])
+        else:
+            self._answer.set_exception(RuntimeError(f"a submission got {status}: {body!r}"))
+
+    def _lost(self, _: int) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionError("the manager hung up"))
+
+    def close(self) -> None:
+        self._wire.close()
+
+
+async def _submit_all(user: User, fleet: Pilots, count: int) -> dict[str, float]:
     """When each job was sent. Returns once all were offered."""
     sent = {}
     for number in range(count):
-        at = time.monotonic()
-        async with http.post("/api/v1/jobs", json={"jobs": [job(number)]}) as reply:
-            assert reply.status == 201, await reply.text()
-            sent[(await reply.json())["jobs"][0]] = at
+        name, at = await user.submit(number)
+        sent[name] = at
         await asyncio.sleep(PAUSE_SECONDS)
     before = await fleet.read()
     while before.cycles != before.offers:

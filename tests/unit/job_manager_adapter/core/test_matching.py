@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copilot_agent.protocol.job import Requirements
-from job_manager_adapter.core.matching import Matcher, RequirementClass, Room
+from job_manager_adapter.core.matching import Kind, Matcher, RequirementClass, Room
 
 
 def klass(
@@ -144,3 +144,26 @@ def test_hopeless_rooms_are_not_looked_at_for_each_job(monkeypatch: pytest.Monke
         matcher.add(klass(1, memory_mib=5000), 0, 1, head=2 + number)
         assert matcher.match() == []
     assert looks == 0
+
+
+def test_an_idle_pilot_is_reserved_for_a_job_before_it_is_known_to_wait() -> None:
+    matcher, need = Matcher(), klass(1)
+    kind = Kind("lhc", need.requirements, 0)
+    for name in "ab":
+        matcher.offer_room(name, room())
+    assert matcher.reserve(Counter([kind])) == []  # its class is not known yet
+    matcher.add(need, 0, 1, head=1)
+    assert [pick.pilot for pick in matcher.match()] == ["a"]
+    assert [pick.pilot for pick in matcher.reserve(Counter([kind, kind]))] == ["b"]
+    matcher.add(need, 0, 2, head=2)
+    matcher.offer_room("c", room())
+    matcher.offer_room("d", room())
+    assert [pick.pilot for pick in matcher.match()] == ["c"]  # b has the other one
+
+
+def test_nobody_is_reserved_for_what_does_not_fit() -> None:
+    matcher, need = Matcher(), klass(1, cores=4)
+    matcher.add(need, 0, 0, head=1)
+    matcher.offer_room("small", room(cores=1))
+    assert matcher.reserve(Counter([Kind("lhc", need.requirements, 0)])) == []
+    assert matcher.room("small") == room(cores=1)

@@ -1,5 +1,6 @@
 """Jobs as their owners see them."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -53,6 +54,33 @@ async def test_the_same_key_gives_the_same_jobs(world: World) -> None:
         await jobs.submit(LHC, SubmitRequest(jobs=(spec(name="b"),), idempotency_key="night-1"))
     assert caught.value.code is ErrorCode.IDEMPOTENCY_CONFLICT
     assert await count(world) == 1
+
+
+async def test_a_job_for_an_idle_pilot_is_stored_and_claimed_in_one_commit(world: World) -> None:
+    await world.submit()  # so that its kind is known
+    pilot = await world.pilot(cores=3)
+    await world.services.events.flush()
+    commits, told = world.store.stats.commits, world.services.events.subscribe(OPERATOR)
+    following = asyncio.ensure_future(anext(told))
+    (job,) = (await world.submit()).jobs
+    assert world.store.stats.commits == commits + 1
+    frame = await pilot.hear()
+    assert frame is not None and [offer.job for offer in frame.offers] == [job]
+    await world.services.events.flush()
+    seen = [await following, await anext(told)]
+    assert [(event.subject, event.state) for event in seen] == [(job, "waiting"), (job, "leased")]
+
+
+async def test_a_claim_ahead_of_a_submission_that_stored_nothing_does_no_harm(
+    world: World,
+) -> None:
+    request = SubmitRequest(jobs=(spec(),), idempotency_key="night-1")
+    await world.services.jobs.submit(LHC, request)
+    pilot = await world.pilot(cores=3)
+    assert not (await world.services.jobs.submit(LHC, request)).created
+    (job,) = (await world.submit()).jobs
+    frame = await pilot.hear()
+    assert frame is not None and [offer.job for offer in frame.offers] == [job]
 
 
 async def test_experiments_see_their_own_jobs_only(world: World) -> None:
