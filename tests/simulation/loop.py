@@ -260,6 +260,7 @@ class Universe:
         self._events: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._count = itertools.count()
         self._interrupts: list[Callable[[], object]] = []
+        self._running: MachineLoop | None = None
 
     def at(self, time: float, action: Callable[..., object], *args: Any) -> None:
         heapq.heappush(self._events, (time, next(self._count), action, args))
@@ -283,6 +284,12 @@ class Universe:
 
     def run(self, done: Callable[[], bool], limit: float) -> bool:
         """Until `done`; False if that is not so at time `limit`."""
+        try:
+            return self._run_until(done, limit)
+        finally:
+            self._set_running(None)
+
+    def _run_until(self, done: Callable[[], bool], limit: float) -> bool:
         happening, look = self._events, self.now
         for _ in range(MOST_TURNS):
             if self.now >= look:
@@ -312,10 +319,15 @@ class Universe:
                 return
 
     def _run(self, machine: Machine) -> None:
-        events._set_running_loop(machine.loop)
+        if machine.loop is not self._running:
+            self._set_running(machine.loop)
         Universe.current = machine
         try:
             machine.loop.run(self._interrupts)
         finally:
             Universe.current = None
-            events._set_running_loop(None)
+
+    def _set_running(self, loop: MachineLoop | None) -> None:
+        """For asyncio; it stays until another machine's turn, as that is dear."""
+        self._running = loop
+        events._set_running_loop(loop)
