@@ -6,6 +6,7 @@ its own, a fork of one that has imported everything; it ends without looking bac
 
 import gc
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from tests.simulation.schedule import CELLS
 from tests.simulation.steps import Hits, Step
 from tests.simulation.world import simulate
 
-BATCH = 20
+BATCH = 40
 """Schedules of one process; each leaves up to a megabyte behind."""
 FULL = 2000
 """From so many schedules on no cell of the table may be empty."""
@@ -108,7 +109,9 @@ def run(
     """All of them, or until one fails by the invariant `until`."""
     summary, began = Summary(), time.monotonic()
     batches = (list(seeds[first : first + BATCH]) for first in range(0, len(seeds), BATCH))
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
+    # To fork saves each process its imports, but is only safe without threads.
+    method = "fork" if threading.active_count() == 1 else "spawn"
+    with ProcessPoolExecutor(processes, get_context(method), _begin) as pool:
         try:
             for outcomes in _done(pool, batches, 2 * processes):
                 for outcome in outcomes:

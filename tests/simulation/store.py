@@ -48,7 +48,7 @@ READS = frozenset(
 """Everything else is taken for a change."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     machine: Machine
     name: str
