@@ -235,6 +235,15 @@ class Machine:
         if self.alive:
             self.loop.ready.append((self._context, callback, args))
 
+    def answer(self, future: "asyncio.Future[Any]", result: Any) -> None:
+        """From outside, to one who may have been cancelled; an exception is raised there."""
+        if not self.alive or future.done():
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
     def spawn(self, work: Any) -> Any:
         return self.loop.create_task(work)
 

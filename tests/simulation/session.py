@@ -152,9 +152,9 @@ class SimulatedSession:
             socket = Socket(token)
             client = ClientSocket(socket, self._said)
             self._open(door, socket, client)
-            self._line.pass_on(DOWN, lambda: self._machine.call(_set, answer, client))
+            self._line.pass_on(DOWN, lambda: self._machine.answer(answer, client))
             return
-        self._line.pass_on(DOWN, lambda: self._machine.call(_fail, answer, refusal))
+        self._line.pass_on(DOWN, lambda: self._machine.answer(answer, refusal))
 
     def _open(self, door: Any, socket: Socket, client: ClientSocket) -> None:
         def deliver(item: str | int | None) -> None:
@@ -210,11 +210,11 @@ class SimulatedSession:
         def arrived(status: int, reply: bytes) -> None:
             if path.endswith("/frames") and status == 200:
                 self._heard(reply.decode())
-            self._machine.call(_set, answer, Response(status, reply))
+            self._machine.answer(answer, Response(status, reply))
 
         def lost(after: float) -> None:
             error = aiohttp.ServerDisconnectedError()
-            line.universe.after(after, self._machine.call, _fail, answer, error)
+            line.universe.after(after, self._machine.answer, answer, error)
 
         request = Request(path, token, wait, body, answered)
         self._requests.append(request)
@@ -238,16 +238,6 @@ class SimulatedSession:
             lost(self._line.delay())
         else:
             self._server.door.request(request, lost)
-
-
-def _set(future: "asyncio.Future[Any]", result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
 
 
 def _request_info() -> aiohttp.RequestInfo:

@@ -157,16 +157,7 @@ def _fail(call: Call) -> None:
 
 
 def _resolve(call: Call, result: Any) -> None:
-    call.machine.call(_settle, call.future, result)
-
-
-def _settle(future: Any, result: Any) -> None:
-    if future.done():
-        return  # its caller was cancelled
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+    call.machine.answer(call.future, result)
 
 
 class Connection:
