@@ -241,7 +241,7 @@ class Host:
             agent, place, self._session, lambda line: self._said(boot, line), self._next_epoch
         )
         self.agent, self.guest = agent, guest
-        agent.call(agent.spawn, self._life(guest, restarted, memory))
+        agent.spawn(self._life(guest, restarted, memory))
 
     async def _life(self, guest: Guest, restarted: bool, memory: Memory | None) -> None:
         """An agent that ends is dead; its supervisor starts another one if it has failed."""

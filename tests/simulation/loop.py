@@ -244,6 +244,11 @@ class Machine:
         else:
             future.set_result(result)
 
+    def tell(self, queue: "asyncio.Queue[Any]", item: Any) -> None:
+        """From outside."""
+        if self.alive:
+            queue.put_nowait(item)
+
     def spawn(self, work: Any) -> Any:
         return self.loop.create_task(work)
 

@@ -76,12 +76,9 @@ class ClientSocket:
     def __init__(self, socket: Socket, said: Callable[[str], None]) -> None:
         self._socket = socket
         self._said = said
-        self._inbox: asyncio.Queue[str | int | None] = asyncio.Queue()
+        self.inbox: asyncio.Queue[str | int | None] = asyncio.Queue()
         self._closed = False
         self.close_code: int | None = None
-
-    def hear(self, item: str | int | None) -> None:
-        self._inbox.put_nowait(item)
 
     async def send_str(self, text: str) -> None:
         if self._closed:
@@ -93,13 +90,13 @@ class ClientSocket:
         if not self._closed:
             self._closed = True
             self._socket.up.send(None)
-            self._inbox.put_nowait(None)
+            self.inbox.put_nowait(None)
 
     def __aiter__(self) -> "ClientSocket":
         return self
 
     async def __anext__(self) -> Any:
-        item = await self._inbox.get()
+        item = await self.inbox.get()
         if isinstance(item, str):
             return aiohttp.WSMessage(aiohttp.WSMsgType.TEXT, item, None)
         self.close_code = item if isinstance(item, int) else 1006
@@ -160,7 +157,7 @@ class SimulatedSession:
         def deliver(item: str | int | None) -> None:
             if isinstance(item, str):
                 self._heard(item)
-            self._machine.call(client.hear, item)
+            self._machine.tell(client.inbox, item)
 
         socket.up = Pipe(self._line, UP, lambda item: socket.to_server(item))
         socket.down = Pipe(self._line, DOWN, deliver)
