@@ -75,10 +75,10 @@ class Door:
 
     def accept(self, socket: Socket) -> None:
         inbox: asyncio.Queue[str | None] = asyncio.Queue()
-        socket.to_server = lambda item: self._machine.call(inbox.put_nowait, item)
+        socket.to_server = lambda item: self._machine.tell(inbox, item)
         learn = lambda: socket.down.send(None)  # noqa: E731
         self._open.append(learn)
-        self._machine.call(self._machine.spawn, self._serve(socket, inbox, learn))
+        self._machine.spawn(self._serve(socket, inbox, learn))
 
     async def _serve(
         self, socket: Socket, inbox: "asyncio.Queue[str | None]", learn: Callable[[], None]
@@ -127,7 +127,7 @@ class Door:
     def request(self, request: Request, lost: Callable[[float], None]) -> None:
         learn = lambda: lost(0.02)  # noqa: E731
         self._open.append(learn)
-        self._machine.call(self._machine.spawn, self._handle(request, learn))
+        self._machine.spawn(self._handle(request, learn))
 
     async def _handle(self, request: Request, learn: Callable[[], None]) -> None:
         try:

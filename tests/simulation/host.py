@@ -1,5 +1,6 @@
 """A volunteer's computer: the launcher's real core, and a model of the virtual machine it runs."""
 
+import functools
 import hashlib
 import json
 import shutil
@@ -48,6 +49,13 @@ class Size:
     window: int
 
 
+@functools.cache
+def _launcher_key(host: str) -> tuple[Ed25519PrivateKey, str]:
+    """The same in every schedule."""
+    key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(host.encode()).digest())
+    return key, base64url(key.public_key().public_bytes_raw())
+
+
 class Host:
     """Its name names all that happens on it; `connection` is its way to the manager."""
 
@@ -71,8 +79,7 @@ class Host:
         self.vm = Vm(Rules(restarts=1000))
         self.snapshot: Snapshot | None = None
         self._secret = secret
-        self._key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
-        self.launcher_key = base64url(self._key.public_key().public_bytes_raw())
+        self._key, self.launcher_key = _launcher_key(name)
         self._server = server
         self._ledger = ledger
         self._steps = steps
@@ -234,7 +241,7 @@ class Host:
             agent, place, self._session, lambda line: self._said(boot, line), self._next_epoch
         )
         self.agent, self.guest = agent, guest
-        agent.call(agent.spawn, self._life(guest, restarted, memory))
+        agent.spawn(self._life(guest, restarted, memory))
 
     async def _life(self, guest: Guest, restarted: bool, memory: Memory | None) -> None:
         """An agent that ends is dead; its supervisor starts another one if it has failed."""
@@ -342,6 +349,8 @@ class Host:
 
     def _heard(self, text: str) -> None:
         """A frame came to this host."""
+        if '"offers"' not in text and '"verdicts"' not in text:
+            return
         frame = json.loads(text)
         self._ledger.frame_seen(self.name, frame)
         for offer in frame.get("offers", ()):

@@ -1,8 +1,9 @@
 """Virtual time: one universe, machines with clocks and event loops of their own.
 
 Nothing here waits. A machine's loop is an asyncio loop without a selector; the universe lets every
-machine run its callbacks one by one and then jumps to the next timer or event. A machine that is
-killed simply is not stepped any more: like a process after kill -9, none of its `finally` runs.
+machine run its callbacks one by one and then jumps to the next event, be it that a machine's timer
+is due. A machine that is killed simply is not stepped any more: like a process after kill -9, none
+of its `finally` runs.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ EPOCH = 1_700_000_000.0
 NUDGE = 1e-9
 """Machines wake so much after their timers, so that rounding never wakes one before."""
 
+LOOK_SECONDS = 0.25
+"""So often it is asked whether everything is done."""
 MOST_TURNS = 500_000
 
 
@@ -32,8 +35,8 @@ class Clock:
         self._origin = universe.now - 1000.0
         self._stopped_at = 0.0
         self.stopped = False
-        self.changes = 0
-        """So that others see when times have moved against the universe's."""
+        self.loops: list[MachineLoop] = []
+        """They are told when its times have moved against the universe's."""
         self.wall_offset = EPOCH + self._origin
 
     def monotonic(self) -> float:
@@ -48,21 +51,27 @@ class Clock:
     def stop(self) -> None:
         if not self.stopped:
             self.stopped, self._stopped_at = True, self._universe.now
-            self.changes += 1
 
     def go_on(self) -> None:
         if self.stopped:
             self.stopped = False
             self._origin += self._universe.now - self._stopped_at
-            self.changes += 1
+            self._moved()
 
     def put_back(self, monotonic: float) -> None:
         """To an earlier reading, as a snapshot has it."""
         self._origin = self._universe.now - monotonic
-        self.changes += 1
+        self._moved()
+
+    def _moved(self) -> None:
+        for loop in self.loops:
+            loop.arm_anew()
 
     def universal(self, monotonic: float) -> float:
         return monotonic + self._origin
+
+
+Ready = tuple[Context, Callable[..., object], tuple[Any, ...]]
 
 
 class Handle:
@@ -71,17 +80,17 @@ class Handle:
     __slots__ = ("_when", "args", "callback", "context", "dead")
 
     def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
-        when: float = 0.0,
+        self, callback: Callable[..., object], args: tuple[Any, ...], when: float = 0.0
     ) -> None:
         self.callback = callback
         self.args = args
-        self.context = context or copy_context()
+        self.context = copy_context()
         self._when = when
         self.dead = False
+
+    def run(self) -> None:
+        if not self.dead:
+            self.callback(*self.args)
 
     def cancel(self) -> None:
         self.dead = True
@@ -94,7 +103,7 @@ class Handle:
 
 
 # Our own signatures are looser than those that serve callers; nobody is misled here.
-# mypy: disable-error-code="override,assignment"
+# mypy: disable-error-code="override,assignment,method-assign"
 
 
 class MachineLoop(asyncio.AbstractEventLoop):
@@ -103,45 +112,35 @@ class MachineLoop(asyncio.AbstractEventLoop):
     def __init__(self, machine: "Machine") -> None:
         self._machine = machine
         self._clock = machine.clock
-        self.ready: deque[Handle] = deque()
+        self._clock.loops.append(self)
+        self.time = machine.clock.monotonic
+        self.ready: deque[Ready] = deque()
         self._timers: list[tuple[float, int, Handle]] = []
         self._count = 0
-        self._changes = -1
-        self._due = math.inf
-
-    def time(self) -> float:
-        return self._clock.monotonic()
+        self._armed = math.inf
+        """When, in the universe's time, it wakes this loop."""
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> Handle:
-        handle = Handle(callback, args, context)
-        self.ready.append(handle)
+    ) -> Handle | None:
+        if context is not None:  # a task's or a future's, and those never cancel it
+            self.ready.append((context, callback, args))
+            return None
+        handle = Handle(callback, args)
+        self.ready.append((handle.context, handle.run, ()))
         return handle
 
     call_soon_threadsafe = call_soon
 
-    def call_later(
-        self,
-        delay: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: Context | None = None,
-    ) -> Handle:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Handle:
+        return self.call_at(self.time() + delay, callback, *args)
 
-    def call_at(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: Context | None = None,
-    ) -> Handle:
-        handle = Handle(callback, args, context, when)
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Handle:
+        handle = Handle(callback, args, when)
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, handle))
         if self._timers[0][2] is handle:
-            self._changes = -1
+            self._arm()
         return handle
 
     def create_future(self) -> "asyncio.Future[Any]":
@@ -178,40 +177,45 @@ class MachineLoop(asyncio.AbstractEventLoop):
     def remove_signal_handler(self, sig: int) -> bool:
         return True
 
-    # ----- for the universe
+    # ----- timers
 
-    def due(self) -> float:
-        """When, in the universe's time, its next timer comes; never while its clock stands."""
-        clock = self._clock
-        if self._changes == clock.changes:
-            return self._due
+    def _arm(self) -> None:
+        """Has the universe wake it for its next timer; not while its clock stands."""
         timers = self._timers
         while timers and timers[0][2].dead:
             heapq.heappop(timers)
-        self._changes = clock.changes
-        idle = clock.stopped or not timers
-        self._due = math.inf if idle else clock.universal(timers[0][0]) + NUDGE
-        return self._due
+        if timers and not self._clock.stopped:
+            due = self._clock.universal(timers[0][0]) + NUDGE
+            if due < self._armed:
+                self._armed = due
+                self._machine.universe.at(due, self._wake, due)
 
-    def collect(self) -> None:
+    def arm_anew(self) -> None:
+        self._armed = math.inf
+        self._arm()
+
+    def _wake(self, due: float) -> None:
         """Timers that are due become ready."""
-        timers, until = self._timers, self._clock.monotonic()
+        if due != self._armed or not self._machine.alive:
+            return  # another time has been set meanwhile
+        self._armed = math.inf
+        timers, until = self._timers, self.time()
         while timers and timers[0][0] <= until:
             handle = heapq.heappop(timers)[2]
-            if not handle.dead:
-                self.ready.append(handle)
-        self._changes = -1
+            self.ready.append((handle.context, handle.run, ()))
+        self._arm()
+
+    # ----- for the universe
 
     def run(self, interrupts: list[Callable[[], object]]) -> None:
         """Its callbacks, until there are none or something cuts in."""
         ready = self.ready
         while ready and not interrupts:
-            handle = ready.popleft()
-            if not handle.dead:
-                try:
-                    handle.context.run(handle.callback, *handle.args)
-                except Exception as error:  # noqa: BLE001 - as a loop does it: told, and gone on
-                    self.call_exception_handler({"message": "in a callback", "exception": error})
+            context, callback, args = ready.popleft()
+            try:
+                context.run(callback, *args)
+            except Exception as error:  # noqa: BLE001 - as a loop does it: told, and gone on
+                self.call_exception_handler({"message": "in a callback", "exception": error})
 
 
 class Machine:
@@ -223,12 +227,27 @@ class Machine:
         self.clock = clock
         self.alive = True
         self.loop = MachineLoop(self)  # type: ignore[abstract]
+        self._context = copy_context()
         universe.machines.append(self)
 
     def call(self, callback: Callable[..., object], *args: Any) -> None:
         """From outside; lost if the machine is dead, late if it stands still."""
         if self.alive:
-            self.loop.call_soon(callback, *args)
+            self.loop.ready.append((self._context, callback, args))
+
+    def answer(self, future: "asyncio.Future[Any]", result: Any) -> None:
+        """From outside, to one who may have been cancelled; an exception is raised there."""
+        if not self.alive or future.done():
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def tell(self, queue: "asyncio.Queue[Any]", item: Any) -> None:
+        """From outside."""
+        if self.alive:
+            queue.put_nowait(item)
 
     def spawn(self, work: Any) -> Any:
         return self.loop.create_task(work)
@@ -255,6 +274,10 @@ class Universe:
         self._events: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._count = itertools.count()
         self._interrupts: list[Callable[[], object]] = []
+        self._running: MachineLoop | None = None
+
+    def at(self, time: float, action: Callable[..., object], *args: Any) -> None:
+        heapq.heappush(self._events, (time, next(self._count), action, args))
 
     def after(self, delay: float, action: Callable[..., object], *args: Any) -> None:
         heapq.heappush(self._events, (self.now + delay, next(self._count), action, args))
@@ -275,33 +298,27 @@ class Universe:
 
     def run(self, done: Callable[[], bool], limit: float) -> bool:
         """Until `done`; False if that is not so at time `limit`."""
-        turns = 0
-        while not done():
-            turns += 1
-            if turns > MOST_TURNS:
-                raise RuntimeError(f"the world runs in circles at {self.now:.3f}")
+        try:
+            return self._run_until(done, limit)
+        finally:
+            self._set_running(None)
+
+    def _run_until(self, done: Callable[[], bool], limit: float) -> bool:
+        happening, look = self._events, self.now
+        for _ in range(MOST_TURNS):
+            if self.now >= look:
+                if done():
+                    return True
+                look = self.now + LOOK_SECONDS
             self._run_ready()
-            due = self._next(limit)
-            if due > limit:
+            if not happening or happening[0][0] > limit:
                 self.now = max(self.now, limit)
                 return done()
-            self.now = max(self.now, due)
-            while self._events and self._events[0][0] <= self.now:
-                _, _, action, args = heapq.heappop(self._events)
+            self.now = max(self.now, happening[0][0])
+            while happening and happening[0][0] <= self.now:
+                _, _, action, args = heapq.heappop(happening)
                 action(*args)
-            for machine in self.machines:
-                if machine.loop.due() <= due:
-                    machine.loop.collect()
-        return True
-
-    def _next(self, limit: float) -> float:
-        """When something happens next."""
-        due = self._events[0][0] if self._events else limit + 1.0
-        for machine in self.machines:
-            at = machine.loop.due()
-            if at < due:
-                due = at
-        return due
+        raise RuntimeError(f"the world runs in circles at {self.now:.3f}")
 
     def _run_ready(self) -> None:
         """Whoever has something to do, the first one first, until nobody has."""
@@ -316,10 +333,15 @@ class Universe:
                 return
 
     def _run(self, machine: Machine) -> None:
-        events._set_running_loop(machine.loop)
+        if machine.loop is not self._running:
+            self._set_running(machine.loop)
         Universe.current = machine
         try:
             machine.loop.run(self._interrupts)
         finally:
             Universe.current = None
-            events._set_running_loop(None)
+
+    def _set_running(self, loop: MachineLoop | None) -> None:
+        """For asyncio; it stays until another machine's turn, as that is dear."""
+        self._running = loop
+        events._set_running_loop(loop)

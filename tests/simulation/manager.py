@@ -116,7 +116,7 @@ class Manager:
     def start(self) -> None:
         if self._machine is None:
             machine = self._machine = Machine(self.universe, "manager", self.clock)
-            machine.call(machine.spawn, self._serve(machine))
+            machine.spawn(self._serve(machine))
 
     async def _serve(self, machine: Machine) -> None:
         store: Any = Connection(self._database, machine)
@@ -170,8 +170,7 @@ class Manager:
         if self._machine is None or self.services is None:
             self._answer(number, None)
         else:
-            task = self._answered(number, work(self.services), done)
-            self._machine.call(self._machine.spawn, task)
+            self._machine.spawn(self._answered(number, work(self.services), done))
 
     async def _answered(
         self, number: int, work: Awaitable[Any], done: Callable[[Any], object]

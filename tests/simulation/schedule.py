@@ -85,7 +85,7 @@ def _strikes(chance: random.Random, first: tuple[str, Step]) -> tuple[Strike, ..
 
 def _strike(chance: random.Random, fault: str, step: Step) -> Strike:
     nth = chance.choice((1, 1, 2, 3, 5))
-    latest = 120.0 if step is Step.TOLD else chance.uniform(20.0, 40.0)
+    latest = 120.0 if step is Step.TOLD else chance.uniform(16.0, 32.0)
     soon, later = chance.uniform(0.0, 0.05), chance.uniform(0.0, 8.0)
     wait = chance.choice((0.0, 0.0, soon, later, chance.uniform(8.0, 20.0)))
     return Strike(fault, step, 1 if step is Step.TOLD else nth, latest, wait)
@@ -103,7 +103,7 @@ def _submissions(chance: random.Random) -> list[tuple[float, tuple[JobSpec, ...]
 def _spec(chance: random.Random, experiment: str) -> JobSpec:
     return job_spec(
         experiment,
-        seconds=chance.choice((1.0, 2.0, 4.0, 8.0, 15.0, 30.0)),
+        seconds=chance.choice((1.0, 2.0, 4.0, 8.0, 12.0, 24.0)),
         failing=chance.choice((0.0, 0.0, 0.0, 0.3)),
         attempts=chance.choice((2, 3, 5)),
         pause=chance.choice((60, 60, 90)),

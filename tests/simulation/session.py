@@ -76,12 +76,9 @@ class ClientSocket:
     def __init__(self, socket: Socket, said: Callable[[str], None]) -> None:
         self._socket = socket
         self._said = said
-        self._inbox: asyncio.Queue[str | int | None] = asyncio.Queue()
+        self.inbox: asyncio.Queue[str | int | None] = asyncio.Queue()
         self._closed = False
         self.close_code: int | None = None
-
-    def hear(self, item: str | int | None) -> None:
-        self._inbox.put_nowait(item)
 
     async def send_str(self, text: str) -> None:
         if self._closed:
@@ -93,13 +90,13 @@ class ClientSocket:
         if not self._closed:
             self._closed = True
             self._socket.up.send(None)
-            self._inbox.put_nowait(None)
+            self.inbox.put_nowait(None)
 
     def __aiter__(self) -> "ClientSocket":
         return self
 
     async def __anext__(self) -> Any:
-        item = await self._inbox.get()
+        item = await self.inbox.get()
         if isinstance(item, str):
             return aiohttp.WSMessage(aiohttp.WSMsgType.TEXT, item, None)
         self.close_code = item if isinstance(item, int) else 1006
@@ -152,15 +149,15 @@ class SimulatedSession:
             socket = Socket(token)
             client = ClientSocket(socket, self._said)
             self._open(door, socket, client)
-            self._line.pass_on(DOWN, lambda: self._machine.call(_set, answer, client))
+            self._line.pass_on(DOWN, lambda: self._machine.answer(answer, client))
             return
-        self._line.pass_on(DOWN, lambda: self._machine.call(_fail, answer, refusal))
+        self._line.pass_on(DOWN, lambda: self._machine.answer(answer, refusal))
 
     def _open(self, door: Any, socket: Socket, client: ClientSocket) -> None:
         def deliver(item: str | int | None) -> None:
             if isinstance(item, str):
                 self._heard(item)
-            self._machine.call(client.hear, item)
+            self._machine.tell(client.inbox, item)
 
         socket.up = Pipe(self._line, UP, lambda item: socket.to_server(item))
         socket.down = Pipe(self._line, DOWN, deliver)
@@ -210,11 +207,11 @@ class SimulatedSession:
         def arrived(status: int, reply: bytes) -> None:
             if path.endswith("/frames") and status == 200:
                 self._heard(reply.decode())
-            self._machine.call(_set, answer, Response(status, reply))
+            self._machine.answer(answer, Response(status, reply))
 
         def lost(after: float) -> None:
             error = aiohttp.ServerDisconnectedError()
-            line.universe.after(after, self._machine.call, _fail, answer, error)
+            line.universe.after(after, self._machine.answer, answer, error)
 
         request = Request(path, token, wait, body, answered)
         self._requests.append(request)
@@ -238,16 +235,6 @@ class SimulatedSession:
             lost(self._line.delay())
         else:
             self._server.door.request(request, lost)
-
-
-def _set(future: "asyncio.Future[Any]", result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
 
 
 def _request_info() -> aiohttp.RequestInfo:

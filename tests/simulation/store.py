@@ -48,7 +48,7 @@ READS = frozenset(
 """Everything else is taken for a change."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     machine: Machine
     name: str
@@ -59,7 +59,7 @@ class Call:
 
 def outcome_of(work: Any) -> Any:
     """The memory store never waits."""
-    if not inspect.isawaitable(work):
+    if not inspect.iscoroutine(work):
         return work
     coroutine: Any = work
     try:
@@ -157,16 +157,7 @@ def _fail(call: Call) -> None:
 
 
 def _resolve(call: Call, result: Any) -> None:
-    call.machine.call(_settle, call.future, result)
-
-
-def _settle(future: Any, result: Any) -> None:
-    if future.done():
-        return  # its caller was cancelled
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+    call.machine.answer(call.future, result)
 
 
 class Connection:
@@ -184,15 +175,17 @@ class Connection:
     async def close(self) -> None: ...
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._database.durable, name)
-        if not inspect.iscoroutinefunction(method):
+        """Made when it is first asked for; from then on it is an attribute like others."""
+        if not inspect.iscoroutinefunction(getattr(self._database.durable, name)):
             raise AttributeError(name)
+        may_be_empty = name in READS or name == "claim"
 
         async def call(*arguments: Any, **named: Any) -> Any:
-            if arguments and arguments[0] == [] and name not in READS and name != "claim":
+            if arguments and arguments[0] == [] and not may_be_empty:
                 return []  # as a group writer does it
             future = self._machine.loop.create_future()
             self._database.take(Call(self._machine, name, arguments, named, future))
             return await future
 
+        setattr(self, name, call)
         return call

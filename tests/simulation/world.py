@@ -26,7 +26,7 @@ from tests.simulation.users import Users
 
 MOST_SECONDS = 600.0
 """After the last fault everything has to have ended by then."""
-LEAST_SECONDS = 30.0
+LEAST_SECONDS = 20.0
 LOOK_SECONDS = 30.0
 SNAPSHOT_SECONDS = 7.0
 Item = TypeVar("Item")
