@@ -89,6 +89,8 @@ class Ledger:
     payloads: list[Payload] = field(default_factory=list)
     verdicts: list[VerdictSeen] = field(default_factory=list)
     words: dict[Attempt, list[Word]] = field(default_factory=lambda: defaultdict(list))
+    pauses: dict[str, list[Word]] = field(default_factory=lambda: defaultdict(list))
+    """By host: the frames that began or ended a pause."""
     reports: dict[Attempt, list[tuple[float, str, Report]]] = field(
         default_factory=lambda: defaultdict(list)
     )
@@ -139,6 +141,9 @@ class Ledger:
         if frame.session is None or frame.sequence >= newest:
             for held in frame.holding:
                 self.words[held.job, held.attempt].append(word)
+            pauses = self.pauses[host]
+            if word.paused != (bool(pauses) and pauses[-1].paused):
+                pauses.append(word)
         for report in frame.reports:
             self.reports[report.job, report.attempt].append((word.at, host, report))
 

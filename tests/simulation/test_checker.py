@@ -143,3 +143,17 @@ def test_a_paused_pilot_keeps_its_lease_up_to_the_limit() -> None:
     assert "lease-lost-early" in found(one)
     one.offers[-1] = OfferSeen(10.0 + 91.0, OTHER, JOB, 2)
     assert "lease-lost-early" not in found(one)
+
+
+@pytest.mark.parametrize(("announced", "late"), [(True, False), (False, True)])
+def test_so_does_one_that_announced_the_pause_and_never_named_the_attempt(
+    announced: bool, late: bool
+) -> None:
+    one = ledger()
+    one.words.clear()
+    one.pause_seconds[JOB] = 90.0
+    one.enrolled[HOST].append(0.5)
+    if announced:
+        one.pauses[HOST].append(Word(2.1, HOST, True))
+    one.offers.append(OfferSeen(2.0 + 92.0, OTHER, JOB, 2))
+    assert ("re-offer-late" in found(one)) == late

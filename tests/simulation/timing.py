@@ -5,6 +5,7 @@ for as long as a pilot may take to come back: its back-off grows with the outage
 lease.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
@@ -215,9 +216,18 @@ def _lost_at_last(ledger: Ledger, held: OfferSeen) -> float:
     for at in ledger.serving:
         if at > last and at - last < LEASE + SLACK:
             last = at
-    paused = bool(words) and words[-1].paused
+    paused = words[-1].paused if words else _announced(ledger, held)
     lease = max(LEASE, ledger.pause_seconds.get(held.job, 0.0)) if paused else LEASE
     return last + lease + 1.0
+
+
+def _announced(ledger: Ledger, held: OfferSeen) -> bool:
+    """Whether the pilot that got the offer, and never named it, had announced a pause."""
+    enrolled = ledger.enrolled[held.host]
+    until = min((at for at in enrolled if at > held.at), default=math.inf)
+    since = max((at for at in enrolled if at <= held.at), default=0.0)
+    heard = [word for word in ledger.pauses[held.host] if since <= word.at < until]
+    return bool(heard) and heard[-1].paused
 
 
 def _busy(ledger: Ledger) -> dict[str, list[Span]]:
