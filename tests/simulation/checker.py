@@ -115,22 +115,25 @@ def _acceptances(ledger: Ledger) -> Iterator[Violation]:
     }
     successes: dict[str, set[int]] = defaultdict(set)
     for attempt, host in accepted.items():
-        reports = ledger.reports[attempt]
-        if any(report.outcome is Outcome.SUCCEEDED for _, _, report in reports):
+        # a payload that ran again after a rollback may end otherwise: then the API says which counts
+        if {report.outcome for _, _, report in ledger.reports[attempt]} == {Outcome.SUCCEEDED}:
             successes[attempt[0]].add(attempt[1])
         yield from _stale(ledger, attempt, host)
     for job, view in ledger.final.items():
-        yield from _successes(ledger, view, successes.get(job, set()))
+        shown = {one.attempt for one in view.attempts if one.outcome is Outcome.SUCCEEDED}
+        yield from _successes(ledger, view, shown, successes[job])
+        successes[job] |= shown
     for offer in ledger.offers:
         if any(offer.attempt > number for number in successes.get(offer.job, ())):
             what = f"{offer.job}/{offer.attempt} at {offer.at:.1f}, success {successes[offer.job]}"
             yield Violation("offered-after-end", what)
 
 
-def _successes(ledger: Ledger, view: JobView, heard: set[int]) -> Iterator[Violation]:
+def _successes(
+    ledger: Ledger, view: JobView, shown: set[int], heard: set[int]
+) -> Iterator[Violation]:
     """What the API shows of a job, and which successes its pilots heard to be accepted."""
     job = view.id
-    shown = {one.attempt for one in view.attempts if one.outcome is Outcome.SUCCEEDED}
     if len(shown | heard) > 1:
         yield Violation("accepted-twice", f"{job}: attempts {shown | heard}")
     if (view.state is JobState.SUCCEEDED) != bool(shown):

@@ -78,7 +78,7 @@ def stranger(one: Ledger) -> None:
 
 
 def after_success(one: Ledger) -> None:
-    one.reports[JOB, 1].append((9.0, HOST, report(Outcome.SUCCEEDED)))
+    one.reports[JOB, 1] = [(9.0, HOST, report(Outcome.SUCCEEDED))]
     one.offers.append(OfferSeen(30.0, OTHER, JOB, 2))
 
 
@@ -125,6 +125,13 @@ def test_what_is_wrong_is_named(wrong: Callable[[Ledger], None], invariant: str)
     one = ledger()
     wrong(one)
     assert invariant in found(one)
+
+
+def test_a_success_that_a_rolled_back_payload_did_not_repeat_is_none() -> None:
+    one = ledger()
+    after_success(one)
+    one.reports[JOB, 1].append((20.0, HOST, report()))
+    assert "offered-after-end" not in found(one)
 
 
 def test_a_payload_may_run_on_while_nobody_can_reach_it() -> None:
