@@ -12,8 +12,8 @@ from tests.faults import checker
 from tests.faults.jobs import SCHEDULED
 from tests.faults.matrix import SHORT, Cell, Fault
 from tests.faults.steps import Step, Stop, Subject, stop_at
-from tests.faults.strikes import BOOT_SECONDS, Strike
-from tests.faults.world import World, world
+from tests.faults.strikes import Strike
+from tests.faults.world import BOOT_SECONDS, World, world
 from tests.harness import programs
 
 STEP_SECONDS = 30.0
