@@ -88,6 +88,11 @@ class Strike:
                 raise NotImplementedError(self.cell.name)
 
     async def _gone(self) -> None:
+        if self.cell.two_managers:
+            await self.world.manager.kill()
+            self.world.link.lead_to(self.world.observed.port)
+            self._release()
+            return
         await self._agent.kill()
         self._release()
         await self._substitute()

@@ -134,7 +134,10 @@ class Trial:
         """The work goes on, and new work is taken."""
         ledger, client = self.world.ledger, self.world.client
         ledger.go.touch()
-        if self.cell.fault is Fault.GONE:  # its volunteer comes home
+        if self.cell.two_managers:
+            await checker.ended(client, ledger)  # at the one that is left
+            await self.world.manager.start()
+        elif self.cell.fault is Fault.GONE:  # its volunteer comes home
             await self.world.agents[0].start()
         if len(self.world.agents) > 1:
             await self._late_report()
