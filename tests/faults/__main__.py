@@ -2,26 +2,29 @@
 
 import argparse
 import asyncio
-import itertools
 import json
 import os
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tests.faults import trial
-from tests.faults.matrix import IMPOSSIBLE, IN_A_VM, Cell, cell, cells
+from tests.faults.matrix import IMPOSSIBLE, Cell, cell, cells
 from tests.faults.steps import MEANING, Step
 
-AT_ONCE = 2
+JOBS = min(4, len(os.sched_getaffinity(0)))
+"""Lanes for cells without a VM; one process drives them all and carries their bytes."""
+IN_A_WORLD = 12
+"""So many cells with a VM share one; each looks at all its jobs, in a page of at most 100."""
 EXAMPLES = """\
 examples:
   python -m tests.faults                               every cell
   python -m tests.faults s5-agent-kill --seed 7        one cell, as it was with seed 7
   python -m tests.faults --only manager --no-vm        all of one victim or fault
+  python -m tests.faults --jobs 1                      fewer at once, for a busy computer
 """
 
 
@@ -30,6 +33,12 @@ def _cell(name: str) -> Cell:
         return cell(name)
     except ValueError as error:  # argparse would leave out what it says
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return count
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,33 +52,41 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--seed", type=int, help="of what is left to chance; random, and printed")
     top.add_argument("--only", default="", metavar="WORD", help="cells with this in their name")
     top.add_argument("--no-vm", action="store_true", help="leave out the cells that boot a VM")
+    top.add_argument(
+        "--jobs",
+        type=_count,
+        default=JOBS,
+        metavar="N",
+        help="so many cells at once (default %(default)s), and one with a VM beside them",
+    )
     top.add_argument("--list", action="store_true", help="print the cells' names")
     top.add_argument("--out", type=Path, default=Path("bench-out/faults.json"), metavar="FILE")
     return top
 
 
-async def run_all(wanted: Sequence[Cell], seed: int, directory: Path) -> list[trial.Result]:
-    """Two at once, one VM at a time; says how each went."""
-    places = asyncio.Semaphore(AT_ONCE)
-    done = itertools.count(1)
+async def run_all(
+    wanted: Sequence[Cell], seed: int, directory: Path, jobs: int = JOBS
+) -> list[trial.Result]:
+    """In `jobs` lanes, and one beside them for all that boot a VM; says how each cell went."""
+    told, results = set[str](), list[trial.Result]()
 
     def tell(result: trial.Result) -> None:
-        print(f"[{next(done)}/{len(wanted)}] {line(result)}", flush=True)
+        told.add(result.cell)
+        print(f"[{len(told)}/{len(wanted)}] {line(result)}", flush=True)
 
-    async def run(series: Sequence[Cell]) -> list[trial.Result]:
-        async with places:
-            return await trial.run(series, seed, directory, tell)
+    async def lane(worlds: Iterator[Sequence[Cell]]) -> None:
+        for series in worlds:
+            results.extend(await trial.run(series, seed, directory, tell))
 
-    async def boot() -> list[trial.Result]:
-        found: list[trial.Result] = []
-        for victim in sorted(IN_A_VM):
-            found += await run([each for each in wanted if each.victim is victim])
-        return found
-
+    # not by victim: a launcher waits longer for each VM that it lost in a row
+    booting = [each for each in wanted if each.in_a_vm]
+    shared = [booting[start : start + IN_A_WORLD] for start in range(0, len(booting), IN_A_WORLD)]
+    others = iter([[each] for each in wanted if not each.in_a_vm])
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run([each])) for each in wanted if not each.in_a_vm]
-        tasks.append(group.create_task(boot()))
-    return [result for task in tasks for result in task.result()]
+        for worlds in (iter(shared), *[others] * jobs):
+            group.create_task(lane(worlds))
+    order = [each.name for each in wanted]
+    return sorted(results, key=lambda one: order.index(one.cell))
 
 
 def line(result: trial.Result) -> str:
@@ -108,14 +125,14 @@ def summary(results: Sequence[trial.Result]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    wanted = options.cells or chosen(options.only, no_vm=options.no_vm)
+    wanted = list(dict.fromkeys(options.cells)) or chosen(options.only, no_vm=options.no_vm)
     if options.list:
         print("\n".join(each.name for each in wanted))
         return 0
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     directory = Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"{len(wanted)} cells, seed {seed}, in {directory}", flush=True)
-    results = asyncio.run(run_all(wanted, seed, directory))
+    results = asyncio.run(run_all(wanted, seed, directory, options.jobs))
     print(f"\n{table(results)}\n\n{summary(results)}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report(results, seed), indent=1) + "\n")

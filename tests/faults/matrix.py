@@ -19,7 +19,7 @@ class Victim(StrEnum):
 
 class Fault(StrEnum):
     KILL = "kill"  #: SIGKILL; what is supervised is started again at once
-    GONE = "gone"  #: SIGKILL, and never back; another pilot is there instead
+    GONE = "gone"  #: SIGKILL, and back only at the end; another one is there instead
     STOP60S = "stop60s"
     STOP10MIN = "stop10min"
     PART1S = "part1s"
@@ -83,6 +83,11 @@ class Cell:
         return self.victim in IN_A_VM
 
     @property
+    def two_managers(self) -> bool:
+        """On one PostgreSQL: the victim and one that is there in its place."""
+        return self.victim is Victim.MANAGER and self.fault is Fault.GONE
+
+    @property
     def clockwork(self) -> Clockwork:
         scale = SCALE_IN_A_VM if self.in_a_vm else SCALE
         fault = 30.0 if self.fault is Fault.AWAY30S else SECONDS.get(self.fault, 0) / scale
@@ -112,6 +117,7 @@ def cells() -> Iterator[Cell]:
 _COLUMNS = (
     *((victim, Fault.KILL) for victim in Victim if victim is not Victim.LINK),
     (Victim.AGENT, Fault.GONE),
+    (Victim.MANAGER, Fault.GONE),
     *(
         (victim, fault)
         for victim in Victim

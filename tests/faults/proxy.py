@@ -102,6 +102,10 @@ class Link:
 
     # ----- what a test does to it
 
+    def lead_to(self, manager_port: int) -> None:
+        """Connections from now on, as when a proxy's health check has failed."""
+        self._manager_port = manager_port
+
     def set_trap(self, trap: Trap) -> None:
         self._trap = trap
 

@@ -14,12 +14,10 @@ from job_manager_adapter.client.http import ApiError
 from tests.faults.database import Database
 from tests.faults.matrix import LONG, Cell, Fault, Victim
 from tests.faults.wire import Way
-from tests.faults.world import World, send
+from tests.faults.world import BOOT_SECONDS, World, send
 from tests.harness import programs, vm
 
 ATTACH_SECONDS = 120.0
-BOOT_SECONDS = 300.0
-"""17 s on an idle computer; two cores may have much else to do."""
 FULL_SECONDS = 3.0
 WAYS = {Fault.PART10MIN_UP: (Way.UP,), Fault.PART10MIN_DOWN: (Way.DOWN,)}
 
@@ -90,6 +88,11 @@ class Strike:
                 raise NotImplementedError(self.cell.name)
 
     async def _gone(self) -> None:
+        if self.cell.two_managers:
+            await self.world.manager.kill()
+            self.world.link.lead_to(self.world.observed.port)
+            self._release()
+            return
         await self._agent.kill()
         self._release()
         await self._substitute()
@@ -172,7 +175,7 @@ class Strike:
         if self.cell.victim is Victim.VM:
             return  # the payload itself does it
         filler = self._full_directory() / "filler"
-        _fill(filler)
+        await asyncio.to_thread(_fill, filler)
         self.world.ledger.go.touch()  # a payload that waits has something to write
         self.world.ledger.again.touch()
         self._release(cut=False)

@@ -3,6 +3,7 @@
 COPILOT_FAULTS_SEED=… draws the same dozen again.
 """
 
+import asyncio
 import os
 import random
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import trial
 from tests.faults.__main__ import line, run_all
 from tests.faults.matrix import IMPOSSIBLE, Cell, Fault, Victim, cell, cells
 from tests.faults.steps import MEANING, Step
@@ -46,6 +48,34 @@ async def test_eleven_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.vm
 async def test_a_cell_with_a_vm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await check(drawn(in_a_vm=True, count=1), tmp_path, capsys)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+async def test_cells_run_in_lanes_and_one_boots_vms_beside_them(
+    jobs: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    running: list[Cell] = []
+    at_once: list[int] = []
+
+    async def run(
+        series: Sequence[Cell], seed: int, directory: Path, tell: trial.Tell
+    ) -> list[trial.Result]:
+        results = [trial.Result(each.name, seed) for each in series]
+        for each, result in zip(series, results, strict=True):
+            running.append(each)
+            at_once.append(len(running))
+            assert sum(one.in_a_vm for one in running) <= 1
+            await asyncio.sleep(0)
+            running.remove(each)
+            tell(result)
+        return results
+
+    monkeypatch.setattr(trial, "run", run)
+    wanted = list(cells())
+    results = await run_all(wanted, 1, tmp_path, jobs)
+    assert [one.cell for one in results] == [each.name for each in wanted]
+    assert max(at_once) == jobs + 1
+    assert f"[{len(wanted)}/{len(wanted)}] good" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_every_victim_is_killed_at_every_step_or_it_is_said_why_not() -> None:

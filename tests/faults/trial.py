@@ -12,8 +12,8 @@ from tests.faults import checker
 from tests.faults.jobs import SCHEDULED
 from tests.faults.matrix import SHORT, Cell, Fault
 from tests.faults.steps import Step, Stop, Subject, stop_at
-from tests.faults.strikes import BOOT_SECONDS, Strike
-from tests.faults.world import World, world
+from tests.faults.strikes import Strike
+from tests.faults.world import BOOT_SECONDS, World, world
 from tests.harness import programs
 
 STEP_SECONDS = 30.0
@@ -134,7 +134,10 @@ class Trial:
         """The work goes on, and new work is taken."""
         ledger, client = self.world.ledger, self.world.client
         ledger.go.touch()
-        if self.cell.fault is Fault.GONE:  # its volunteer comes home
+        if self.cell.two_managers:
+            await checker.ended(client, ledger)  # at the one that is left
+            await self.world.manager.start()
+        elif self.cell.fault is Fault.GONE:  # its volunteer comes home
             await self.world.agents[0].start()
         if len(self.world.agents) > 1:
             await self._late_report()

@@ -27,8 +27,12 @@ adapter = "reference"
 options = {{ path = "{path}", poll_seconds = 0.2 }}
 """
 FREE_SPACE_MIB = 8
+BOOT_SECONDS = 300.0
+"""17 s on an idle computer; two cores may have much else to do."""
 AGENT_OPTIONS = ("--cores", "4")
 VM_OPTIONS = ("--cpus", "2", "--memory", "512", "--disk", "512")
+VM_SETTINGS = f"[vm]\nnice = 0\nrestarts = 100\nboot_seconds_tcg = {BOOT_SECONDS}\n"
+"""One launcher sees many VMs killed in a row, on a computer that is kept busy beside."""
 SMALL_DISK_MIB = 512
 
 
@@ -40,6 +44,8 @@ class HookedManager(programs.ManagerProgram):
     public_url: str = ""
     database: str = ""
     """The address of a PostgreSQL; else it is SQLite."""
+    shared: Path | None = None
+    """With other managers on that PostgreSQL."""
 
     @property
     def url(self) -> str:
@@ -56,7 +62,9 @@ class HookedManager(programs.ManagerProgram):
         config = self.root / "manager.toml"
         public = f'[server]\npublic_url = "{self.public_url}"\n'
         text = config.read_text().replace("[server]\n", public, 1)
-        config.write_text(text + (f'[store]\nurl = "{self.database}"\n' if self.database else ""))
+        store = f'[store]\nurl = "{self.database}"\n' if self.database else ""
+        store += f'shared_dir = "{self.shared}"\n' if self.shared else ""
+        config.write_text(text + store)
         variables = self.hooks.environment if self.hooks else {}
         return ("/usr/bin/env", *(f"{name}={value}" for name, value in variables.items()), *words)
 
@@ -119,6 +127,8 @@ class World:
     root: Path
     link: Link
     manager: HookedManager
+    observed: HookedManager
+    """The one that `client` asks: where there are two, the one that is no victim."""
     scheduler: FileScheduler
     ledger: Ledger
     client: Client
@@ -154,7 +164,9 @@ class World:
         home = Path(tempfile.mkdtemp(prefix="vml-"))  # short enough for a socket
         self._stack.callback(shutil.rmtree, home)
         image = scripted_vm.built_image()
-        self.host = vm.VmProgram(self.manager, home / "state", secret, image, VM_OPTIONS)
+        (config := home / "launcher.toml").write_text(VM_SETTINGS)
+        options = (*VM_OPTIONS, "--config", str(config))
+        self.host = vm.VmProgram(self.manager, home / "state", secret, image, options)
         self._stack.push_async_callback(self._stop_host, self.host)
         await self.host.start()
 
@@ -224,19 +236,24 @@ async def world(root: Path, cell: Cell) -> AsyncIterator[World]:
             link = Link(port := programs.free_port(), lambda port: made.is_substitute(port))
             await link.start()
             stack.push_async_callback(link.stop)
-            manager = _manager(root, link, port, scheduler, cell.clockwork)
+            managers = [_manager(root / "manager", link, port, scheduler, cell.clockwork)]
+            if cell.two_managers:
+                other = programs.free_port()
+                managers += [_manager(root / "other", link, other, scheduler, cell.clockwork)]
             store: Database | None = None
-            if cell.victim is Victim.DATABASE:
+            if cell.victim is Victim.DATABASE or cell.two_managers:
                 store = await stack.enter_async_context(database())
-                manager.database = store.address
+                for each in managers:
+                    each.database, each.shared = store.address, root / "shared"
             small = cell.victim if cell.fault is Fault.DISKFULL else None
             if small is Victim.MANAGER:
-                await stack.enter_async_context(small_disk(manager.data))
-            stack.push_async_callback(manager.stop)
-            await manager.start()
-            client = Client(manager.own_url, manager.token)
+                await stack.enter_async_context(small_disk(managers[0].data))
+            for each in managers:
+                stack.push_async_callback(each.stop)
+                await each.start()
+            client = Client(managers[-1].own_url, managers[0].token)
             await stack.enter_async_context(client)
-            made = World(root, link, manager, scheduler, ledger, client)
+            made = World(root, link, managers[0], managers[-1], scheduler, ledger, client)
             made.database, made.small = store, small
             stack.push_async_callback(made.close)
             yield made
@@ -248,11 +265,11 @@ def _manager(
     root: Path, link: Link, port: int, scheduler: FileScheduler, clockwork: Clockwork
 ) -> HookedManager:
     return HookedManager(
-        root / "manager",
+        root,
         heartbeat_seconds=clockwork.heartbeat,
         lease_seconds=clockwork.lease,
         settings=SETTINGS.format(name=SCHEDULED, path=scheduler.path, free_space=FREE_SPACE_MIB),
         port=port,
-        hooks=Hooks(root / "hooks", POINTS),
+        hooks=Hooks(root.with_name(f"{root.name}-hooks"), POINTS),
         public_url=link.url,
     )

@@ -23,11 +23,12 @@ EXPERIMENT = "demo"
 
 PORTS = range(20_000, 32_000)
 """Below those that systems give to outgoing connections, which could take one meanwhile."""
+_left = iter(random.sample(PORTS, len(PORTS)))
 
 
 def free_port() -> int:
-    """A port that nobody listens on now; fixed, so that a manager can come back on it."""
-    for port in random.sample(PORTS, 100):
+    """A port that nobody listens on now, given once: its manager can come back on it."""
+    for port in _left:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
