@@ -14,6 +14,7 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -87,12 +88,12 @@ class Incoming:
 
 
 def _open_direct(path: Path, flags: int) -> int | None:
-    try:
-        return os.open(path, flags | _DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC) if _DIRECT else None
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
+    """None where this cannot be done; the ordinary way says what else is wrong."""
+    if not _DIRECT:
         return None
+    with suppress(OSError):
+        return os.open(path, flags | _DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return None
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
