@@ -9,7 +9,7 @@ from typing import BinaryIO, NoReturn
 
 import aiohttp
 
-from copilot_agent.blocks import Incoming, hash_file, store_body
+from copilot_agent.blocks import Incoming, hash_file, keep_freed_memory, store_body
 from copilot_agent.payload.threads import in_thread
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.transports.base import FileMoveError, Moved
@@ -124,6 +124,7 @@ async def _send(
     file: BinaryIO, offset: int, size: int, progress: Moved | None
 ) -> AsyncIterator[bytes]:
     """Exactly the bytes from `offset` to `size`; a file that shrank breaks the request."""
+    keep_freed_memory()
     file.seek(offset)
     left = size - offset
     while left > 0:

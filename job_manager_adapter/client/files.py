@@ -152,6 +152,7 @@ async def _read_from(
     file: BinaryIO, offset: int, size: int, progress: Progress
 ) -> AsyncIterator[bytes]:
     """The bytes from `offset` to `size`; a file that shrank breaks the request."""
+    blocks.keep_freed_memory()
     file.seek(offset)
     while offset < size:
         chunk = await asyncio.to_thread(file.read, min(CHUNK, size - offset))

@@ -15,7 +15,7 @@ from job_manager_adapter.transports.http.door import PilotDoor
 _OUTPUT = "/files/v1/outputs/{job}/{attempt:[0-9]{1,7}}/{name:.+}"
 
 _LATELY = 200
-"""Inputs that are remembered: who is asked for a second time is worth a place in memory."""
+"""Sent inputs that are remembered: one that is wanted again is worth a place in memory."""
 
 
 class FileRoutes:
@@ -34,11 +34,10 @@ class FileRoutes:
     async def get_input(self, request: web.Request) -> web.StreamResponse:
         sha256 = check_value("sha256", request.match_info["sha256"])
         self._door.files.check_link(READ, request.path, dict(request.query))
-        path = self._door.files.blob_path(sha256)
+        path, wanted_again = self._door.files.blob_path(sha256), sha256 in self._lately
         if request.method == "GET":
+            self._lately.append(sha256)
             self._door.count_bytes("in", path.stat().st_size)
-        wanted_again = sha256 in self._lately
-        self._lately.append(sha256)
         return send_file(path, sha256, sha256, wanted_again=wanted_again)
 
     async def head_output(self, request: web.Request) -> web.StreamResponse:
