@@ -43,7 +43,7 @@ class FreshLinks:
 
     async def download(
         self, url: str, target: Path, *, offset: int, max_bytes: int, progress: Moved | None = None
-    ) -> int:
+    ) -> str:
         for _ in range(ROUNDS):
             try:
                 return await self._paced(self._current(url), target, offset, max_bytes, progress)
@@ -65,7 +65,7 @@ class FreshLinks:
 
     async def _paced(
         self, url: str, target: Path, offset: int, max_bytes: int, progress: Moved | None
-    ) -> int:
+    ) -> str:
         """A server that lets bytes drip would hold a slot for ever."""
         loop, came = asyncio.get_running_loop(), 0
 

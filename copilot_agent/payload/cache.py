@@ -6,7 +6,7 @@ partial/<sha256>   what has come so far; resumed later
 """
 
 import asyncio
-import hashlib
+import functools
 import logging
 import os
 import random
@@ -16,8 +16,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from copilot_agent.blocks import hash_file
 from copilot_agent.payload.archive import ArchiveError, Caps, unpack
-from copilot_agent.payload.threads import Check, in_thread
+from copilot_agent.payload.threads import in_thread
 from copilot_agent.payload.tree import remove_tree
 from copilot_agent.protocol.frames import InputLink
 from copilot_agent.transports.base import FileMoveError, FileMover, Moved
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 RETRY_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between the tries of one download; each is shortened by chance to no less than half."""
-_HASH_PIECE = 1 << 20
 _EVICTED = "evicted-"
 _SPARE_BYTES = 16 << 20
 """Left free on the disk by a download."""
@@ -110,8 +110,7 @@ class Cache:
     async def _fetch(self, link: InputLink, partial: Path, moved: Moved | None) -> None:
         """Downloads, checks, and starts over once if the hash is wrong."""
         for last in (False, True):
-            await self._download(link, partial, moved)
-            found = await in_thread(lambda check: hash_file(partial, check))
+            found = await self._download(link, partial, moved)
             if found == link.sha256:
                 return
             partial.unlink()
@@ -119,10 +118,11 @@ class Cache:
                 message = f"{link.name}: has the hash {found}, but {link.sha256} was declared"
                 raise StageInError(message, retryable=False)
 
-    async def _download(self, link: InputLink, partial: Path, moved: Moved | None) -> None:
+    async def _download(self, link: InputLink, partial: Path, moved: Moved | None) -> str:
+        """Returns the SHA-256 of what came."""
         for pause in (*RETRY_PAUSES, None):
             try:
-                await self._download_once(link, partial, moved)
+                return await self._download_once(link, partial, moved)
             except FileMoveError as error:
                 if pause is None or error.link_expired or not error.retryable:
                     raise StageInError(
@@ -132,23 +132,23 @@ class Cache:
                     ) from error
                 log.info("%s: %s; trying again", link.name, error.message)
                 await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            else:
-                return
+        raise AssertionError("unreachable")
 
-    async def _download_once(self, link: InputLink, partial: Path, moved: Moved | None) -> None:
+    async def _download_once(self, link: InputLink, partial: Path, moved: Moved | None) -> str:
         offset = partial.stat().st_size if partial.exists() else 0
         if offset > link.size:
             partial.unlink()
             offset = 0
-        if offset < link.size:
-            await self._mover.download(
-                link.url, partial, offset=offset, max_bytes=link.size, progress=moved
-            )
-        elif not link.size:
+        if offset == link.size:
             partial.touch(mode=0o600)
+            return (await in_thread(functools.partial(hash_file, partial))).hexdigest()
+        found = await self._mover.download(
+            link.url, partial, offset=offset, max_bytes=link.size, progress=moved
+        )
         size = partial.stat().st_size if partial.exists() else 0
         if size < link.size:
             raise FileMoveError(f"only {size} of {link.size} bytes came", retryable=True)
+        return found
 
     async def _unpack(self, link: InputLink, archive: Path, path: Path, caps: Caps) -> int:
         room = Path(tempfile.mkdtemp(prefix="unpacking-", dir=self._trees))
@@ -218,16 +218,6 @@ class Cache:
         entries = [*self._files.iterdir(), *self._trees.iterdir()]
         for path in sorted(entries, key=lambda each: each.stat().st_mtime):
             self._sizes[path] = sum(each.lstat().st_size for each in _files_of(path))
-
-
-def hash_file(path: Path, check: Check = lambda: None) -> str:
-    """SHA-256 in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_HASH_PIECE):
-            check()
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _files_of(path: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from copilot_agent.blocks import new_block
 from copilot_agent.payload.archive import Caps
 from copilot_agent.payload.cache import Cache, Sleep, StageInError
 from copilot_agent.payload.enclosure import MIB
@@ -32,7 +33,6 @@ __all__ = [
 CACHE_BYTES = 4 << 30
 _DOWNLOADS = 4
 """At once, for one attempt."""
-_HASH_PIECE = 1 << 20
 _EMPTY = hashlib.sha256().hexdigest()
 
 
@@ -266,12 +266,11 @@ def _check_sizes(spec: JobSpec, found: list[tuple[OutputLink, int]]) -> None:
 
 
 def _hash(handle: int, size: int, check: Check) -> str:
-    digest = hashlib.sha256()
-    position = 0
-    while position < size and (piece := os.pread(handle, _HASH_PIECE, position)):
+    digest, block, position = hashlib.sha256(), new_block(), 0
+    while position < size and (count := os.preadv(handle, [block], position)):
         check()
-        digest.update(piece)
-        position += len(piece)
+        digest.update(block[:count])
+        position += count
     return digest.hexdigest()
 
 

@@ -65,8 +65,8 @@ class FileMover(Protocol):
 
     async def download(
         self, url: str, target: Path, *, offset: int, max_bytes: int, progress: Moved | None = None
-    ) -> int:
-        """Appends to `target` from byte `offset` on; returns the file's size then.
+    ) -> str:
+        """Appends to `target` from byte `offset` on; returns the whole file's SHA-256 then.
 
         Starts over if the server does not know ranges. Refuses more than `max_bytes` in the file.
         """

@@ -1,12 +1,16 @@
 """Files by signed URL: streamed, resumed where they stopped; formats in docs/protocol.md."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import aiohttp
 
+from copilot_agent.blocks import Incoming, hash_file, keep_freed_memory, store_body
+from copilot_agent.payload.threads import in_thread
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.transports.base import FileMoveError, Moved
 from copilot_agent.transports.connections import CONNECT_SECONDS, RefusedError, refusal
@@ -30,17 +34,23 @@ class HttpFileMover:
 
     async def download(
         self, url: str, target: Path, *, offset: int, max_bytes: int, progress: Moved | None = None
-    ) -> int:
+    ) -> str:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
+        earlier = await in_thread(partial(hash_file, target)) if offset else hashlib.sha256()
         try:
             async with self._session.get(
-                url, headers=headers, timeout=_PATIENT, max_redirects=MAX_REDIRECTS
+                url,
+                headers=headers,
+                timeout=_PATIENT,
+                max_redirects=MAX_REDIRECTS,
             ) as response:
                 start = await _start(response, offset)
-                return await _receive(response, target, start, max_bytes, progress)
+                digest = earlier if start else hashlib.sha256()
+                body = _bounded(response, start, max_bytes, progress)
+                return await _receive(body, target, start, max_bytes, digest)
         except RefusedError as error:
             if error.problem.status == 416:
-                return await _start_over(target, "the server has no such range")
+                await _start_over(target, "the server has no such range")
             raise _move_error("download", error) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise FileMoveError(f"download: {describe(error)}", retryable=True) from error
@@ -114,6 +124,7 @@ async def _send(
     file: BinaryIO, offset: int, size: int, progress: Moved | None
 ) -> AsyncIterator[bytes]:
     """Exactly the bytes from `offset` to `size`; a file that shrank breaks the request."""
+    keep_freed_memory()
     file.seek(offset)
     left = size - offset
     while left > 0:
@@ -139,42 +150,31 @@ async def _start(response: aiohttp.ClientResponse, offset: int) -> int:
 
 
 async def _receive(
-    response: aiohttp.ClientResponse, target: Path, start: int, most: int, progress: Moved | None
-) -> int:
-    size = start
-    with target.open("r+b" if start else "wb") as file:
-        file.seek(start)
-        file.truncate()
-        async for pieces in _batches(response.content.iter_any()):
-            more = sum(map(len, pieces))
-            size += more
-            if size > most:
-                raise FileMoveError(f"download: more than {most} bytes", retryable=False)
-            await asyncio.to_thread(file.writelines, pieces)
-            if progress is not None:
-                progress(more)
-    return size
-
-
-async def _batches(body: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
-    """Pieces as they came, about `CHUNK` bytes together; also those that came before a cut."""
-    batch: list[bytes] = []
-    broken: aiohttp.ClientError | None = None
+    body: AsyncIterator[bytes], target: Path, start: int, size: int, digest: "hashlib._Hash"
+) -> str:
+    """The SHA-256 of the whole file then."""
+    file = Incoming(target, start, size, digest)
     try:
-        async for data in body:
-            batch.append(data)
-            if sum(map(len, batch)) >= CHUNK:
-                yield batch
-                batch = []
-    except aiohttp.ClientError as error:
-        broken = error
-    if batch:
-        yield batch
-    if broken is not None:
-        raise broken
+        await store_body(body, start, file.append, (aiohttp.ClientError,))
+    finally:
+        file.close()
+    return file.digest.hexdigest()
 
 
-async def _start_over(target: Path, why: str) -> int:
+async def _bounded(
+    response: aiohttp.ClientResponse, size: int, most: int, progress: Moved | None
+) -> AsyncIterator[bytes]:
+    """The body; `size` bytes of the file are here already. Raises FileMoveError beyond `most`."""
+    async for data in response.content.iter_any():
+        size += len(data)
+        if size > most:
+            raise FileMoveError(f"download: more than {most} bytes", retryable=False)
+        yield data
+        if progress is not None:
+            progress(len(data))
+
+
+async def _start_over(target: Path, why: str) -> NoReturn:
     target.unlink(missing_ok=True)
     raise FileMoveError(f"download: {why}", retryable=True)
 

@@ -2,16 +2,16 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import aiohttp
 
+from copilot_agent import blocks
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.job import JobState
 from job_manager_adapter.client.http import ApiError, Http, UnreachableError, backoff
-from job_manager_adapter.files.batches import store_in_batches
 from job_manager_adapter.views import JobView
 
 CHUNK = 1 << 20
@@ -22,9 +22,7 @@ Progress = Callable[[int], None]
 
 def hash_file(path: Path) -> tuple[str, int]:
     """SHA-256 and size of a file."""
-    digest = hashlib.sha256()
-    size = _hash_into(digest, path)
-    return digest.hexdigest(), size
+    return blocks.hash_file(path).hexdigest(), path.stat().st_size
 
 
 class Files:
@@ -123,40 +121,38 @@ class Files:
     async def _download(self, path: str, part: Path) -> str:
         digest, have = hashlib.sha256(), 0
         if part.exists():
-            have = await asyncio.to_thread(_hash_into, digest, part)
+            digest, have = await asyncio.to_thread(blocks.hash_file, part), part.stat().st_size
         headers = {"Range": f"bytes={have}-"} if have else {}
         try:
             async with self._http.open("GET", path, repeat=True, headers=headers) as reply:
                 if reply.status != 206:
                     digest, have = hashlib.sha256(), 0
-                with part.open("ab" if have else "wb") as file:
-
-                    def store(pieces: Sequence[bytes]) -> None:
-                        file.writelines(pieces)
-                        for piece in pieces:
-                            digest.update(piece)
-
-                    await store_in_batches(reply.content.iter_any(), store, (aiohttp.ClientError,))
+                return await _receive(reply, part, have, digest)
         except ApiError as error:
             if error.problem.status != 416:  # there is no more than we have
                 raise
         return digest.hexdigest()
 
 
-def _hash_into(digest: "hashlib._Hash", path: Path) -> int:
-    """Adds a file to `digest`; returns its size."""
-    size = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return size
+async def _receive(
+    reply: aiohttp.ClientResponse, part: Path, have: int, digest: "hashlib._Hash"
+) -> str:
+    """The SHA-256 of what is in `part` then."""
+    size = have + (reply.content_length or 0)
+    file = blocks.Incoming(part, have, size, digest)
+    try:
+        body = reply.content.iter_any()
+        await blocks.store_body(body, have, file.append, (aiohttp.ClientError,))
+    finally:
+        file.close()
+    return file.digest.hexdigest()
 
 
 async def _read_from(
     file: BinaryIO, offset: int, size: int, progress: Progress
 ) -> AsyncIterator[bytes]:
     """The bytes from `offset` to `size`; a file that shrank breaks the request."""
+    blocks.keep_freed_memory()
     file.seek(offset)
     while offset < size:
         chunk = await asyncio.to_thread(file.read, min(CHUNK, size - offset))

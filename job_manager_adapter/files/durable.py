@@ -3,11 +3,7 @@
 import contextlib
 import os
 import secrets
-from concurrent.futures import Executor, Future
-from io import FileIO
 from pathlib import Path
-
-SYNC_BYTES = 64 << 20
 
 
 def sync_directory(directory: Path) -> None:
@@ -63,30 +59,3 @@ def fresh_file(path: Path, content: bytes) -> bytes:
         mine.unlink()
         sync_directory(path.parent)
     return path.read_bytes()
-
-
-class EarlySync:
-    """Lets the disk work while a long file still comes in, so that its last fsync is short."""
-
-    def __init__(self, file: FileIO, offset: int, executor: Executor) -> None:
-        self._file = file
-        self._due = offset + SYNC_BYTES
-        self._executor = executor
-        self._running: Future[None] | None = None
-
-    def written(self, offset: int) -> None:
-        """At most two times `SYNC_BYTES` are not on disk after that. Raises OSError."""
-        if offset >= self._due:
-            self.wait()
-            self._due = offset + SYNC_BYTES
-            self._running = self._executor.submit(os.fdatasync, self._file.fileno())
-
-    @property
-    def running(self) -> bool:
-        return self._running is not None
-
-    def wait(self) -> None:
-        """Call it before the file is closed. Raises OSError."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.result()

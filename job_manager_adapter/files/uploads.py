@@ -7,17 +7,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from copilot_agent.blocks import Incoming, hash_file, store_body
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
-from job_manager_adapter.files.batches import BATCH, store_in_batches
 from job_manager_adapter.files.blobs import BlobStore
-from job_manager_adapter.files.durable import EarlySync, private_directory
+from job_manager_adapter.files.durable import private_directory
 
 _DAY = 86400.0
 _MOST_HASHERS = 4096
@@ -54,31 +52,6 @@ class _Part:
     offset: int
     hasher: "hashlib._Hash"
 
-    def open(self) -> FileIO:
-        """Ready for what comes next; a planted link is not followed."""
-        file = FileIO(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+")
-        file.seek(self.offset)
-        return file
-
-    def append(self, file: FileIO, pieces: Sequence[bytes], sync: EarlySync) -> None:
-        try:
-            for piece in pieces:
-                _write_all(file, piece)
-            sync.written(self.offset)
-        except OSError:
-            file.truncate(self.offset)
-            raise
-        for piece in pieces:
-            self.hasher.update(piece)
-            self.offset += len(piece)
-
-    def sync(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
 
 class Uploads:
     """Keeps half files under `root/parts` and hands whole ones to the blob store.
@@ -93,7 +66,6 @@ class Uploads:
         self._floor = floor_bytes
         self._parts: dict[str, _Part] = {}
         self._active: dict[str, asyncio.Task[object]] = {}
-        self._syncers = ThreadPoolExecutor(2, "upload-sync")
 
     def offset(self, key: str) -> int:
         """Bytes of the file that are here."""
@@ -112,29 +84,28 @@ class Uploads:
             part = await _to_the_end(self._open, target)
             if offset != part.offset:
                 raise OffsetMismatchError(part.offset)
-            await self._take(target, part, body)
-            if part.offset == target.length:
-                await _to_the_end(self._finish, target, part)
-            return part.offset
-
-    async def _take(self, target: Target, part: _Part, body: AsyncIterator[bytes]) -> None:
-        with part.open() as file:
-            sync = EarlySync(file, part.offset, self._syncers)
-
-            def store(pieces: Sequence[bytes]) -> None:
-                self._check_room(target, part, sum(map(len, pieces)))
-                part.append(file, pieces, sync)
-
+            file = Incoming(part.path, offset, target.length, part.hasher)
             try:
-                try:
-                    await store_in_batches(body, store)
-                finally:
-                    if sync.running:
-                        await _to_the_end(sync.wait)
+                await self._take(target, part, file, body)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise _no_space() from error
                 raise
+            finally:
+                file.close()
+            return part.offset
+
+    async def _take(
+        self, target: Target, part: _Part, file: Incoming, body: AsyncIterator[bytes]
+    ) -> None:
+        def store(block: memoryview) -> None:
+            self._check_room(target, part, len(block))
+            file.append(block)
+            part.offset, part.hasher = file.offset, file.digest
+
+        await store_body(body, part.offset, store, (ConnectionError, TimeoutError))
+        if part.offset == target.length:
+            await _to_the_end(self._finish, target, part, file)
 
     def clean(self, days: float = 1.0) -> int:
         """Drops half files untouched for `days`; returns how many."""
@@ -169,7 +140,7 @@ class Uploads:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         part = self._parts.get(target.key)
         if part is None or part.offset != path.stat().st_size:
-            part = _Part(path, path.stat().st_size, _hash(path))
+            part = _Part(path, path.stat().st_size, hash_file(path))
         if len(self._parts) >= _MOST_HASHERS:
             self._parts.pop(next(iter(self._parts)))
         self._parts[target.key] = part
@@ -185,7 +156,7 @@ class Uploads:
         if self._blobs.free_bytes() - more < self._floor:
             raise _no_space()
 
-    def _finish(self, target: Target, part: _Part) -> None:
+    def _finish(self, target: Target, part: _Part, file: Incoming) -> None:
         if part.hasher.hexdigest() != target.sha256:
             self._drop(target.key)
             raise CopilotError(
@@ -193,7 +164,11 @@ class Uploads:
                 remedy="start over at Upload-Offset: 0",
                 code=ErrorCode.HASH_MISMATCH,
             )
-        part.sync()
+        try:
+            file.sync()
+        except OSError:
+            self._drop(target.key)  # nobody knows what is on the disk then
+            raise
         self._blobs.adopt(part.path, target.sha256)
         self._drop(target.key)
 
@@ -204,13 +179,6 @@ class Uploads:
 
     def _path(self, key: str) -> Path:
         return self._root / f"{hashlib.sha256(key.encode()).hexdigest()}.part"
-
-
-def _write_all(file: FileIO, data: bytes) -> None:
-    """Unbuffered, so that nothing is left to be written after an error."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
 
 
 def _no_space() -> CopilotError:
@@ -226,14 +194,6 @@ def _read_note(path: Path) -> object:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _hash(path: Path) -> "hashlib._Hash":
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(BATCH):
-            hasher.update(data)
-    return hasher
 
 
 async def _to_the_end(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -58,7 +58,7 @@ class RestoredSpool(SimulatedSpool):
 class NoMover:
     """Files are moved by the simulated staging."""
 
-    async def download(self, url: str, target: Path, **_: Any) -> int:
+    async def download(self, url: str, target: Path, **_: Any) -> str:
         raise FileMoveError("nothing to download", retryable=False)
 
     async def upload(self, url: str, source: Path, **_: Any) -> None:

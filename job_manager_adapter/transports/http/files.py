@@ -1,5 +1,7 @@
 """Files of pilots, by signed link; an output is taken only while its attempt is open."""
 
+from collections import deque
+
 from aiohttp import web
 
 from job_manager_adapter.api.body import paced
@@ -12,12 +14,16 @@ from job_manager_adapter.transports.http.door import PilotDoor
 
 _OUTPUT = "/files/v1/outputs/{job}/{attempt:[0-9]{1,7}}/{name:.+}"
 
+_LATELY = 200
+"""Sent inputs that are remembered: one that is wanted again is worth a place in memory."""
+
 
 class FileRoutes:
     """`/files/v1`."""
 
     def __init__(self, door: PilotDoor) -> None:
         self._door = door
+        self._lately: deque[str] = deque(maxlen=_LATELY)
 
     def add_to(self, application: web.Application) -> None:
         router = application.router
@@ -28,10 +34,11 @@ class FileRoutes:
     async def get_input(self, request: web.Request) -> web.StreamResponse:
         sha256 = check_value("sha256", request.match_info["sha256"])
         self._door.files.check_link(READ, request.path, dict(request.query))
-        path = self._door.files.blob_path(sha256)
+        path, wanted_again = self._door.files.blob_path(sha256), sha256 in self._lately
         if request.method == "GET":
+            self._lately.append(sha256)
             self._door.count_bytes("in", path.stat().st_size)
-        return send_file(path, sha256, sha256)
+        return send_file(path, sha256, sha256, wanted_again=wanted_again)
 
     async def head_output(self, request: web.Request) -> web.StreamResponse:
         return state_response(self._door.files.output_state(self._target(request)))

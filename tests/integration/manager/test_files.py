@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -12,9 +12,11 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from copilot_agent.blocks import read_long
 from copilot_agent.protocol.frames import Offer
 from copilot_agent.protocol.job import JobSpec, Phase
 from job_manager_adapter.api import body as body_module
+from job_manager_adapter.api import download as download_module
 from job_manager_adapter.app import Manager
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.files import hash_file
@@ -216,6 +218,33 @@ async def test_inputs_by_link_with_ranges(
         assert await reply.read() == DATA[1000:]
     async with http.head(link.url) as reply:
         assert reply.headers["Content-Length"] == str(len(DATA))
+
+
+async def test_a_long_input_gets_a_place_in_the_page_cache_when_asked_for_again(
+    manager: Manager,
+    http: aiohttp.ClientSession,
+    experiment: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, past_the_cache = tmp_path / "in.dat", list[Path]()
+    path.write_bytes(DATA)
+    async with Client(manager.url, experiment) as client:
+        await client.files.upload(path, hash_file(path)[0])
+
+    def seen(path: Path, offset: int, count: int) -> AsyncGenerator[memoryview, None]:
+        past_the_cache.append(path)
+        return read_long(path, offset, count)
+
+    monkeypatch.setattr(download_module, "LONG", 0)
+    monkeypatch.setattr(download_module, "read_long", seen)
+    [link] = manager.files.inputs(JOB, SPEC, time.time())
+    async with http.head(link.url) as reply:
+        assert reply.status == 200
+    for _ in range(3):
+        async with http.get(link.url) as reply:
+            assert await reply.read() == DATA
+    assert len(past_the_cache) == 1
 
 
 async def test_users_files(

@@ -40,7 +40,7 @@ class Mover:
 
     async def download(
         self, url: str, target: Path, *, offset: int, max_bytes: int, progress: Moved | None = None
-    ) -> int:
+    ) -> str:
         self.offsets.append(offset)
         self.started.set()
         if self.gate is not None:
@@ -53,7 +53,7 @@ class Mover:
             progress(end - offset)
         if self.faults:
             raise self.faults.pop(0)
-        return end
+        return hashlib.sha256(target.read_bytes()).hexdigest()
 
     async def upload(
         self, url: str, source: Path, *, sha256: str, size: int, progress: Moved | None = None

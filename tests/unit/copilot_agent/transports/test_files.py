@@ -1,5 +1,6 @@
 """The file mover against a server that breaks off, forgets ranges and lets links run out."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from copilot_agent.transports.files import HttpFileMover
 from tests.unit.copilot_agent.transports.scripted import ScriptedFiles, ScriptedManager, make_file
 
 DATA = bytes(range(256)) * 4096
+SHA = hashlib.sha256(DATA).hexdigest()
 
 
 @dataclass
@@ -21,7 +23,7 @@ class Yard:
     url: str
     target: Path
 
-    async def get(self, name: str, *, offset: int = 0, max_bytes: int = 1 << 24) -> int:
+    async def get(self, name: str, *, offset: int = 0, max_bytes: int = 1 << 24) -> str:
         url = f"{self.url}/files/{name}"
         return await self.mover.download(url, self.target, offset=offset, max_bytes=max_bytes)
 
@@ -39,7 +41,7 @@ async def yard(tmp_path: Path) -> AsyncIterator[Yard]:
 
 
 async def test_a_download_is_whole(yard: Yard) -> None:
-    assert await yard.get("data") == len(DATA)
+    assert await yard.get("data") == SHA
     assert yard.target.read_bytes() == DATA
 
 
@@ -50,7 +52,7 @@ async def test_a_broken_download_goes_on_where_it_stopped(yard: Yard) -> None:
     assert caught.value.retryable
     offset = yard.target.stat().st_size
     assert 0 < offset < len(DATA)
-    await yard.get("data", offset=offset)
+    assert await yard.get("data", offset=offset) == SHA
     assert yard.target.read_bytes() == DATA
     assert yard.files.served <= len(DATA) + 300_000 - offset
 
@@ -58,7 +60,7 @@ async def test_a_broken_download_goes_on_where_it_stopped(yard: Yard) -> None:
 async def test_a_server_without_ranges_starts_over(yard: Yard) -> None:
     yard.target.write_bytes(b"old rubbish")
     yard.files.missing_ranges = True
-    assert await yard.get("data", offset=11) == len(DATA)
+    assert await yard.get("data", offset=11) == SHA
     assert yard.target.read_bytes() == DATA
 
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from copilot_agent import blocks
+from copilot_agent.blocks import BLOCK
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
-from job_manager_adapter.files import durable
-from job_manager_adapter.files.batches import BATCH
 from job_manager_adapter.files.blobs import BlobStore
 from job_manager_adapter.files.uploads import OffsetMismatchError, Target, Uploads
 
@@ -66,7 +66,7 @@ async def test_an_empty_file_arrives(uploads: Uploads, blobs: BlobStore) -> None
 async def test_it_goes_on_after_a_cut(
     tmp_path: Path, uploads: Uploads, blobs: BlobStore, restarted: bool
 ) -> None:
-    half = BATCH + 12_345
+    half = BLOCK + 12_345
     with pytest.raises(ConnectionResetError):
         await uploads.receive(TARGET, 0, cut_body(DATA[:half]))
     if restarted:
@@ -76,12 +76,13 @@ async def test_it_goes_on_after_a_cut(
     assert blobs.path(SHA).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("long", [0, 1 << 30], ids=["past the page cache", "through it"])
 @given(
     steps=st.lists(st.tuples(st.integers(0, len(DATA)), st.booleans(), st.booleans()), max_size=6)
 )
 @settings(max_examples=40, deadline=None)
 def test_any_series_of_cuts_and_restarts_ends_with_the_right_file(
-    steps: list[tuple[int, bool, bool]],
+    long: int, steps: list[tuple[int, bool, bool]]
 ) -> None:
     async def play(root: Path) -> None:
         blobs = BlobStore(root)
@@ -98,7 +99,8 @@ def test_any_series_of_cuts_and_restarts_ends_with_the_right_file(
         assert await uploads.receive(TARGET, start, body(DATA[start:])) == len(DATA)
         assert blobs.path(SHA).read_bytes() == DATA
 
-    with tempfile.TemporaryDirectory() as directory:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as directory:
+        patch.setattr(blocks, "LONG", long)
         asyncio.run(play(Path(directory)))
 
 
@@ -152,32 +154,20 @@ async def test_a_full_disk_keeps_what_is_there(
     assert uploads.offset(TARGET.key) == 5000
 
 
-async def test_a_disk_that_fills_up_behind_the_write_is_said(
-    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+async def test_what_could_not_be_made_to_last_is_not_trusted(
+    uploads: Uploads, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr(durable, "SYNC_BYTES", 1000)
-    monkeypatch.setattr(os, "fdatasync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CopilotError) as caught:
-        await uploads.receive(TARGET, 0, body(DATA, piece=BATCH))
+        await uploads.receive(TARGET, 0, body(DATA))
     assert caught.value.code == ErrorCode.NO_SPACE
     monkeypatch.undo()
-    offset = uploads.offset(TARGET.key)
-    assert await uploads.receive(TARGET, offset, body(DATA[offset:])) == len(DATA)
-
-
-async def test_a_long_upload_is_synced_on_the_way(
-    uploads: Uploads, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr(durable, "SYNC_BYTES", BATCH // 2)
-    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
-    await uploads.receive(TARGET, 0, body(DATA))
-    assert synced
-    assert max(synced) <= len(DATA)
-    assert blobs.path(SHA).read_bytes() == DATA
+    assert blobs.size(SHA) is None
+    assert uploads.offset(TARGET.key) == 0
+    assert await uploads.receive(TARGET, 0, body(DATA)) == len(DATA)
 
 
 async def test_a_newer_upload_ends_an_older_one_that_hangs(
@@ -186,7 +176,7 @@ async def test_a_newer_upload_ends_an_older_one_that_hangs(
     begun = asyncio.Event()
 
     async def hanging() -> AsyncIterator[bytes]:
-        yield DATA[:BATCH]
+        yield DATA[:BLOCK]
         begun.set()
         await asyncio.Event().wait()
 
@@ -194,8 +184,8 @@ async def test_a_newer_upload_ends_an_older_one_that_hangs(
     await begun.wait()
     with pytest.raises(OffsetMismatchError) as caught:
         await uploads.receive(TARGET, 5, body(DATA[5:]))
-    assert caught.value.offset == BATCH
-    assert await uploads.receive(TARGET, BATCH, body(DATA[BATCH:])) == len(DATA)
+    assert caught.value.offset == BLOCK
+    assert await uploads.receive(TARGET, BLOCK, body(DATA[BLOCK:])) == len(DATA)
     with pytest.raises(asyncio.CancelledError):
         await older
     assert blobs.path(SHA).read_bytes() == DATA
