@@ -23,12 +23,14 @@ from tests.harness import programs
 
 NAME = "agent"
 DESCRIPTION = "/bin/true through one real agent: 4 slots, window 8, all limits on"
-SECONDS = 900
+SECONDS = 1800
 JOBS, QUICK_JOBS = 50_000, 200
 
 SLOTS, WINDOW, BATCH = 4, 8, 100
 WARM_UP = 200
 POLL_SECONDS = 0.25
+POINTS = (0.1, 0.25, 0.5, 1.0)
+"""Shares of all jobs at which memory is shown; it grows from the first to the last."""
 SPAWNS = 400
 PAYLOAD_USER = "200000"
 PEER = "bare spawns of /bin/true"
@@ -109,16 +111,27 @@ async def stage(root: Path) -> AsyncIterator[Stage]:
         yield Stage(manager.process.pid, pid, min(children(pid)), client)
 
 
-async def work(on: Stage, jobs: int) -> list[float]:
-    """Has so many jobs done; returns the agent's memory in MiB from time to time."""
-    before, submitted, memory = await on.succeeded(), 0, []
+Memory = list[tuple[int, float]]
+"""Jobs done, and the agent's memory in MiB at that time."""
+
+
+async def work(on: Stage, jobs: int) -> Memory:
+    """Has so many jobs done."""
+    before, submitted = await on.succeeded(), 0
+    memory: Memory = []
     while (done := await on.succeeded() - before) < jobs:
         while submitted < jobs and submitted - done < 3 * BATCH:
             await on.client.jobs.submit([SPEC] * min(BATCH, jobs - submitted))
             submitted += BATCH
-        memory.append(rss_bytes(on.agent) / MIB)
+        memory.append((done, rss_bytes(on.agent) / MIB))
         await asyncio.sleep(POLL_SECONDS)
+    memory.append((jobs, rss_bytes(on.agent) / MIB))
     return memory
+
+
+def at_points(memory: Memory, jobs: int) -> Memory:
+    """As first seen when so many jobs were done."""
+    return [next(each for each in memory if each[0] >= share * jobs) for share in POINTS]
 
 
 def spawns() -> tuple[float, float]:
@@ -143,17 +156,23 @@ async def run(frame: Frame) -> list[Result]:
         before, begin = on.cost(), time.perf_counter()
         memory = await work(on, jobs)
         seconds, cost = time.perf_counter() - begin, on.cost().since(before, jobs)
-    return results(jobs / seconds, cost, memory)
+    points = at_points(memory, jobs)
+    frame.say("memory " + ", ".join(f"{mib:.1f} MiB after {done} jobs" for done, mib in points))
+    return results(jobs / seconds, cost, points)
 
 
-def results(rate: float, cost: dict[str, float], memory: list[float]) -> list[Result]:
+def results(rate: float, cost: dict[str, float], memory: Memory) -> list[Result]:
+    """`memory` as at the points."""
     bare_rate, bare_us = spawns()
     own = cost["agent"] + cost["starter"]
-    tenth = memory[len(memory) // 10]
     return [
         Result(NAME, rate, "/s", at_least(200), PEER, bare_rate, own),
         Result(f"{NAME}.cpu", own, "us", at_most(4000), PEER, bare_us, own),
         *(Result(f"{NAME}.cpu_{part}", spent, "us") for part, spent in cost.items()),
-        Result(f"{NAME}.rss", memory[-1], "MiB", at_most(64)),
-        Result(f"{NAME}.rss_growth", memory[-1] - tenth, "MiB", at_most(2)),
+        *(
+            Result(f"{NAME}.rss_at_{share * 100:.0f}_percent", mib, "MiB")
+            for share, (_, mib) in zip(POINTS[:-1], memory, strict=False)
+        ),
+        Result(f"{NAME}.rss", memory[-1][1], "MiB", at_most(64)),
+        Result(f"{NAME}.rss_growth", memory[-1][1] - memory[0][1], "MiB", at_most(2)),
     ]
