@@ -115,7 +115,7 @@ def _acceptances(ledger: Ledger) -> Iterator[Violation]:
     }
     successes: dict[str, set[int]] = defaultdict(set)
     for attempt, host in accepted.items():
-        # a payload that ran again after a rollback may end otherwise: then the API says which counts
+        # one that ran again after a rollback may end otherwise; then the API says which counts
         if {report.outcome for _, _, report in ledger.reports[attempt]} == {Outcome.SUCCEEDED}:
             successes[attempt[0]].add(attempt[1])
         yield from _stale(ledger, attempt, host)
