@@ -290,8 +290,11 @@ class Dispatcher:
     async def _claim(self, picks: list[Pick]) -> None:
         wanted = Counter((pick.pilot, pick.klass.id) for pick in picks)
         at = self.clock.time()
+        resting = {
+            klass: self.resting.of_class(klass) for klass in {pick.klass.id for pick in picks}
+        }
         claims = [
-            Claim(pilot, klass, count, at, self.resting.of_class(klass))
+            Claim(pilot, klass, count, at, resting[klass])
             for (pilot, klass), count in wanted.items()
         ]
         begun = {claim.klass: self._begun[claim.klass] for claim in claims}
