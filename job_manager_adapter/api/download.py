@@ -34,9 +34,9 @@ class _PastTheCache(web.FileResponse):
         if count < LONG or _PLACES.locked():
             return await super()._sendfile(request, fobj, offset, count)
         keep_freed_memory()
-        writer = await web.StreamResponse.prepare(self, request)
-        assert writer is not None  # noqa: S101 - nobody has prepared it before
         async with _PLACES, aclosing(read_long(Path(fobj.name), offset, count)) as body:
+            writer = await web.StreamResponse.prepare(self, request)
+            assert writer is not None  # noqa: S101 - nobody has prepared it before
             async for block in body:
                 await writer.write(block)
         await self.write_eof()

@@ -119,7 +119,7 @@ async def test_what_came_before_a_cut_is_stored() -> None:
 
 
 @given(start=st.integers(0, len(DATA)), count=st.integers(0, len(DATA)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 async def test_any_stretch_of_a_file_is_read(
     tmp_path_factory: pytest.TempPathFactory, start: int, count: int
 ) -> None:

@@ -228,7 +228,7 @@ def test_safe_names_stay_inside(name: str) -> None:
     assert safe.isprintable()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(
@@ -263,7 +263,6 @@ def test_any_bytes_are_refused_or_unpacked(raw: bytes) -> None:
             unpacked(start + raw, Path(folder))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1023), st.integers(0, 255))
 def test_a_flipped_byte_does_no_harm(position: int, value: int) -> None:
     raw = bytearray(tar(entry("a", b"1"), entry("b/c", b"2")))

@@ -53,7 +53,7 @@ async def test_long_logs_lose_their_middle(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["log"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.binary(max_size=70), max_size=12), st.integers(14, 60), st.integers(1, 90))
 def test_any_log(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], half: int, tail: int

@@ -76,7 +76,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(steps=steps)
 def test_exactly_what_ran_out_expires(steps: list[tuple[str, int, int]]) -> None:
     leases, model, now = Leases(), dict[str, Lease](), 0.0

@@ -81,7 +81,7 @@ def test_counters_survive_any_order_of_news() -> None:
 shapes = st.tuples(st.integers(1, 4), st.integers(0, 3))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     pilots=st.lists(shapes, max_size=8),
     waiting=st.lists(

@@ -102,7 +102,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=st.lists(STEPS, max_size=60))
 def test_it_picks_what_a_look_at_everything_would_pick(steps: list[tuple[Any, ...]]) -> None:
     matcher, simple = Matcher(), Simple()

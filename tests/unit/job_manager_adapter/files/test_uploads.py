@@ -80,7 +80,7 @@ async def test_it_goes_on_after_a_cut(
 @given(
     steps=st.lists(st.tuples(st.integers(0, len(DATA)), st.booleans(), st.booleans()), max_size=6)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_series_of_cuts_and_restarts_ends_with_the_right_file(
     long: int, steps: list[tuple[int, bool, bool]]
 ) -> None:

@@ -9,7 +9,7 @@ import h2.connection
 import h2.events
 import pytest
 from hyperframe.frame import PingFrame, SettingsFrame
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from copilot_agent.protocol.channel import mark
@@ -37,7 +37,6 @@ frames = st.tuples(
 
 
 @given(st.lists(st.one_of(frames, st.binary(max_size=60)), max_size=20))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_bytes_are_digested_or_called_a_protocol_error(parts: list[bytes]) -> None:
     async def feed() -> None:
         streams = Streams(Egress(AllowList([])), lambda data: None, lambda: False)
