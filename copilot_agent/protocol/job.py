@@ -109,6 +109,8 @@ class JobSpec(Strict):
     def _names_are_unique(self) -> Self:
         if not self.command[0]:
             raise ValueError("command: the program's name is empty")
+        if not (self.inputs or self.outputs):
+            return self
         inputs = [file.name for file in self.inputs]
         outputs = [file.name for file in self.outputs]
         for kind, names in (("inputs", inputs), ("outputs", outputs)):
