@@ -24,6 +24,7 @@ async def run(frame: Frame) -> list[Result]:
     seconds = frame.pick(10.0, 1.0)
     one = await _sqlite(frame, "window-1", Load(seconds=seconds))
     results = [_rate("", one, 5000), *await _beside_peers(frame, one)]
+    results.append(_rate(".one_cpu", await _sqlite(frame, "one-cpu", Load(seconds=seconds), cpu=0)))
     single = await _sqlite(frame, "single", Load(batch=1, submitters=32, seconds=seconds))
     results.append(_rate(".single_submits", single))
     eight = await _sqlite(frame, "window-8", Load(window=8, seconds=seconds))
@@ -55,10 +56,9 @@ def _rate(
     )
 
 
-async def _sqlite(frame: Frame, name: str, load: Load) -> Figures:
-    async with programs.manager(
-        frame.root / name, heartbeat_seconds=HEARTBEAT_SECONDS, lease_seconds=LEASE_SECONDS
-    ) as manager:
+async def _sqlite(frame: Frame, name: str, load: Load, cpu: int | None = None) -> Figures:
+    policy = {"heartbeat_seconds": HEARTBEAT_SECONDS, "lease_seconds": LEASE_SECONDS}
+    async with programs.manager(frame.root / name, cpu=cpu, **policy) as manager:
         figures = await measure([manager], load)
     _say(frame, name, figures)
     return figures

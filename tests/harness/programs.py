@@ -45,6 +45,8 @@ class ManagerProgram:
     retry_seconds: float = 0.05
     settings: str = ""
     """More TOML for the settings file."""
+    cpu: int | None = None
+    """The only one that it may use."""
     port: int = field(default_factory=free_port)
     process: Process | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -76,6 +78,8 @@ class ManagerProgram:
         log = self.root / f"manager-{len(list(self.root.glob('manager-*.log')))}.log"
         entered = program("manager", (*self.command, "serve"), log)
         self.process = await self._stack.enter_async_context(entered)
+        if self.cpu is not None:
+            os.sched_setaffinity(self.process.pid, {self.cpu})
         await appear(self.data / "manager.url", self.process)
 
     async def kill(self) -> None:
@@ -117,7 +121,7 @@ class ManagerProgram:
 
 
 @asynccontextmanager
-async def manager(root: Path, **options: float | str) -> AsyncIterator[ManagerProgram]:
+async def manager(root: Path, **options: float | str | None) -> AsyncIterator[ManagerProgram]:
     """A running manager; options are those of `ManagerProgram`."""
     running = ManagerProgram(root, **options)  # type: ignore[arg-type]
     try:
