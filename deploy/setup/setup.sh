@@ -32,7 +32,8 @@ case ${COPILOT_CACHE:-.cache} in
 esac
 debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
-test_packages=postgresql-15 # on top of packages.txt: its program, for the tests' own databases
+# On top of packages.txt: PostgreSQL's program, for the tests' own databases; patch for planted bugs.
+test_packages="postgresql-15 patch"
 bench_packages="$test_packages redis-server"
 log=$cache/setup.log
 child=
@@ -253,8 +254,9 @@ mkdir -p "$cache/stamps" || die 1 "cannot write to $cache"
 check_disk
 trap stop INT TERM HUP
 take_lock
-[ "$mode" != test ] || set -- "$test_packages" "$@"
-# shellcheck disable=SC2086  # a list of words on purpose
+# shellcheck disable=SC2086  # lists of words on purpose
+[ "$mode" != test ] || set -- $test_packages "$@"
+# shellcheck disable=SC2086
 [ "$mode" != bench ] || set -- $bench_packages "$@"
 packages "$@"
 [ "$mode" != packages ] || exit 0

@@ -59,8 +59,14 @@ class Postgres:
             check=False,
             text=True,
         )
-        assert done.returncode == 0, f"{program}: {done.stderr}"
+        assert done.returncode == 0, f"{program}: {done.stderr}\n{self._last_words()}"
         return done.stdout
+
+    def _last_words(self) -> str:
+        """Of the server: it may have ended."""
+        ended = self._process.poll() if self._process else None
+        said = self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
+        return f"server's exit code {ended}; it said: {said}"
 
     def _identity(self) -> dict[str, Any]:
         if self._user is None:

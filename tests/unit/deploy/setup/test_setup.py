@@ -95,7 +95,7 @@ def test_only_the_tests_want_a_database(machine: Machine) -> None:
     machine.be_user("exit 1")
     machine.set_packages(cpio="")
     assert machine.run("demo").stderr.splitlines()[-1].endswith(" cpio")
-    assert machine.run("test").stderr.splitlines()[-1].endswith(" cpio postgresql-15")
+    assert machine.run("test").stderr.splitlines()[-1].endswith(" cpio postgresql-15 patch")
 
 
 def test_old_keyring_counts_as_missing(machine: Machine) -> None:
