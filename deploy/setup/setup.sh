@@ -32,8 +32,8 @@ case ${COPILOT_CACHE:-.cache} in
 esac
 debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
-# On top of packages.txt: PostgreSQL's program, for the tests' own databases; patch for planted bugs.
-test_packages="postgresql-15 patch"
+# On top of packages.txt: the servers of which the tests start their own; patch for planted bugs.
+test_packages="postgresql-15 prosody ejabberd patch"
 bench_packages="$test_packages redis-server"
 log=$cache/setup.log
 child=

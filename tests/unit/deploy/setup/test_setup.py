@@ -91,11 +91,12 @@ def test_without_root_prints_one_line_to_run(machine: Machine) -> None:
     assert not (machine.cache / "venv").exists()
 
 
-def test_only_the_tests_want_a_database(machine: Machine) -> None:
+def test_only_the_tests_want_servers(machine: Machine) -> None:
     machine.be_user("exit 1")
     machine.set_packages(cpio="")
     assert machine.run("demo").stderr.splitlines()[-1].endswith(" cpio")
-    assert machine.run("test").stderr.splitlines()[-1].endswith(" cpio postgresql-15 patch")
+    line = machine.run("test").stderr.splitlines()[-1]
+    assert line.endswith(" cpio postgresql-15 prosody ejabberd patch")
 
 
 def test_old_keyring_counts_as_missing(machine: Machine) -> None:
