@@ -16,9 +16,9 @@ from copilot_agent.protocol.job import JobSpec, Phase, Requirements
 from job_manager_adapter.core.fleet import NOTHING, Pilot
 from job_manager_adapter.core.leases import Key, Lease
 from job_manager_adapter.services import frame_text as texts
-from job_manager_adapter.services.dispatch import Dispatcher, required_outputs
+from job_manager_adapter.services.dispatch import Dispatcher
 from job_manager_adapter.services.drains import Draining
-from job_manager_adapter.services.links import Links
+from job_manager_adapter.services.links import Links, required_outputs
 from job_manager_adapter.services.outbox import MAX_OFFERS, LinksAnswer
 from job_manager_adapter.services.receipts import put_due, read_due, tell_due
 from job_manager_adapter.services.reports import Reports

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from copilot_agent.protocol.frames import Command, CommandKind, Policy
 from copilot_agent.protocol.ids import id_time
-from copilot_agent.protocol.job import STDERR, STDOUT, FailureClass, JobSpec, Requirements
+from copilot_agent.protocol.job import FailureClass, Requirements
 from job_manager_adapter.core.clockwork import Clockwork
 from job_manager_adapter.core.drains import Drains
 from job_manager_adapter.core.fleet import Doomed, Fleet, Pilot
@@ -395,8 +395,3 @@ class Dispatcher:
         """How long a lease lives without word."""
         lease_seconds = self.config.policy.lease_seconds
         return max(lease_seconds, pause_seconds) if pilot.paused else lease_seconds
-
-
-def required_outputs(spec: JobSpec) -> tuple[str, ...]:
-    """What a success must have stored."""
-    return (STDOUT, STDERR, *(file.name for file in spec.outputs if not file.optional))

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from copilot_agent.protocol.errors import FieldError
 from copilot_agent.protocol.frames import InputLink, OutputLink
-from copilot_agent.protocol.job import JobSpec, Output
+from copilot_agent.protocol.job import STDERR, STDOUT, JobSpec, Output
 
 
 class OutputPlace(NamedTuple):
@@ -34,3 +34,8 @@ class Links(Protocol):
 
     async def discard(self, job: str, attempt: int) -> None:
         """Deletes what an attempt has stored; nothing stored is no error."""
+
+
+def required_outputs(spec: JobSpec) -> tuple[str, ...]:
+    """What a success must have stored."""
+    return (STDOUT, STDERR, *(file.name for file in spec.outputs if not file.optional))

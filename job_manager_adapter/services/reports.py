@@ -9,8 +9,8 @@ from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.core.leases import Key, Lease
 from job_manager_adapter.services import frame_text as texts
 from job_manager_adapter.services.context import Signer
-from job_manager_adapter.services.dispatch import Dispatcher, required_outputs
-from job_manager_adapter.services.links import Links
+from job_manager_adapter.services.dispatch import Dispatcher
+from job_manager_adapter.services.links import Links, required_outputs
 from job_manager_adapter.services.receipts import Receipts, tell_due
 from job_manager_adapter.store.base import StoreError
 from job_manager_adapter.store.records import Finish, Finished
