@@ -17,7 +17,7 @@ from job_manager_adapter.cli import manager_backup, manager_config, manager_doct
 from job_manager_adapter.descriptors import raise_limit
 from job_manager_adapter.settings import Settings, config_file, load
 
-GARBAGE_THRESHOLDS = (10_000, 5, 50)
+GARBAGE_THRESHOLDS = (10_000, 5, 10)
 """Python's own let the manager look through all that it knows of 10,000 pilots, for 0.7 s and
 several times, while as many jobs come in. Little here is garbage that counting does not free."""
 
