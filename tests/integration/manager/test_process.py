@@ -222,9 +222,10 @@ async def test_kill_in_the_middle_of_a_job_loses_nothing(config: Path) -> None:
                 await pilot.upload(relinked, name, b"said") for name in ("stdout.log", "stderr.log")
             ]
             reports.append(success(offer, tuple(outputs)))
-        answer = await pilot.poll(holding=held_now, reports=tuple(reports))
-        while answer is None or not answer.verdicts:
-            answer = await pilot.poll(reports=tuple(reports))
+        judged: set[str] = set()  # each is committed on its own
+        while judged != set(submitted.jobs):
+            answer = await pilot.poll(holding=held_now, reports=tuple(reports))
+            judged |= {verdict.job for verdict in answer.verdicts} if answer else set()
         client = await stack.enter_async_context(Client(second.url, second.token))
         for job in submitted.jobs:
             view = await client.jobs.show(job)
