@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from job_manager_adapter.descriptors import raise_limit
 from tests.bench.pilots_wire import SocketWire
-from tests.bench.processes import cpu_seconds, rss_bytes
+from tests.bench.processes import cpu_seconds, cpu_since, rss_bytes
 
 WAKE = "wake"
 JOB = "x" * 1000
@@ -64,7 +64,7 @@ class BareSockets:
             wire.send(BEAT)
         await asyncio.sleep(seconds)
         self._beating = False
-        return 1e6 * (cpu_seconds([self.pid]) - cpu) / self._heard
+        return 1e6 * cpu_since([self.pid], cpu) / self._heard
 
     def close(self) -> None:
         for wire in self._wires:

@@ -11,7 +11,7 @@ from copilot_agent.protocol.job import JobSpec, Requirements
 from job_manager_adapter.client import Client
 from tests.bench.frame import Frame
 from tests.bench.pilots import Pilots, pilots, secrets
-from tests.bench.processes import cpu_seconds
+from tests.bench.processes import cpu_seconds, cpu_since
 from tests.bench.results import Result, at_most
 from tests.harness import programs
 
@@ -66,7 +66,7 @@ async def work(manager: programs.ManagerProgram, fleet: Pilots, jobs: int) -> fl
         cpu = cpu_seconds(pids)
         for _ in range(jobs // BATCH):
             await batch(client, fleet, [job] * BATCH)
-        used = cpu_seconds(pids) - cpu
+        used = cpu_since(pids, cpu)
     return 1e6 * used / (jobs // BATCH * BATCH)
 
 

@@ -11,7 +11,7 @@ from copilot_agent.protocol.job import JobSpec, Requirements
 from tests.bench import bare_sockets
 from tests.bench.frame import Frame
 from tests.bench.pilots import Pilots, pilots, secrets
-from tests.bench.processes import cpu_seconds
+from tests.bench.processes import cpu_seconds, cpu_since
 from tests.bench.results import Result, at_least
 from tests.harness import programs
 
@@ -72,7 +72,7 @@ async def cost(
     await asyncio.sleep(seconds / 5)
     cpu, before = cpu_seconds(pids), await fleet.read()
     await asyncio.sleep(seconds)
-    used, after = cpu_seconds(pids) - cpu, await fleet.read()
+    used, after = cpu_since(pids, cpu), await fleet.read()
     await fleet.heartbeat(0)
     if after.refused or after.closed:
         raise RuntimeError(f"{after.refused} frames were refused, {after.closed} pilots left")

@@ -18,6 +18,14 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return ticks / _TICK
 
 
+def cpu_since(pids: Iterable[int], before: float) -> float:
+    """Seconds spent since `cpu_seconds` said `before`; never 0, so that it can be divided by.
+
+    What is too short for the kernel's ticks (10 ms) counts as one.
+    """
+    return max(cpu_seconds(pids) - before, 1 / _TICK)
+
+
 def rss_bytes(pid: int, field: str = "VmRSS") -> int:
     """Resident memory; `field="VmHWM"` for its peak. Raises LookupError if the process is gone."""
     for line in _read(PROC / str(pid) / "status").splitlines():
