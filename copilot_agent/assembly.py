@@ -16,9 +16,9 @@ from copilot_agent.runtime import Host, Runtime
 from copilot_agent.settings import Settings
 from copilot_agent.spool import Spool
 from copilot_agent.transports.base import FileMover
+from copilot_agent.transports.carriers import carriers
 from copilot_agent.transports.enrolment import EnrolmentClient
 from copilot_agent.transports.files import HttpFileMover
-from copilot_agent.transports.http import HttpTransport
 from copilot_agent.workshop import ProxyMaker
 
 
@@ -64,7 +64,7 @@ def build(
 
     return Runtime(
         PilotCore(ground.capabilities, settings.window, launcher=launcher),
-        HttpTransport(session, settings.manager),
+        carriers(settings, session, enroller),
         enroller,
         Spool(settings.state),
         ground.sandbox,

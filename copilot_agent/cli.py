@@ -22,6 +22,8 @@ examples:
   copilot-agent run --manager https://manager.example.org --enrolment-file secret --state ~/pilot
   copilot-agent run --manager http://127.0.0.1:8470 --enrolment-file secret --state pilot \\
       --cores 2 --memory 2048 --disk 4096 --payload-user 200000
+  copilot-agent run --manager https://manager.example.org --enrolment-file secret --state pilot \\
+      --carriers xmpp,websocket,poll
   copilot-agent probe --state ~/pilot
 
 exit codes: 0 asked to stop, 1 trouble (see the log), 2 wrong use, 3 refused by the manager
@@ -49,6 +51,15 @@ def parser() -> "argparse.ArgumentParser":
         help="file with the enrolment secret; otherwise the variable COPILOT_ENROLMENT",
     )
     run.add_argument("--window", type=_count, default=1, help="jobs held beyond those that run")
+    run.add_argument(
+        "--carriers",
+        default="websocket,poll",
+        metavar="LIST",
+        help="ways to the manager, best first, of xmpp, websocket and poll (default: %(default)s)",
+    )
+    run.add_argument(
+        "--xmpp", metavar="HOST:PORT", help="instead of the XMPP server that the manager names"
+    )
     run.add_argument("--ca", type=Path, metavar="FILE", help="more CA certificates (PEM)")
     run.add_argument("--log-format", choices=("text", "json"), default="text")
     probe = commands.add_parser("probe", help="print what this computer can offer, as JSON")
@@ -117,13 +128,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _settings(arguments: "argparse.Namespace") -> "Settings":
     from copilot_agent.probe import Given
-    from copilot_agent.settings import Settings, manager_url, payload_user
+    from copilot_agent.protocol.base import split_host_port
+    from copilot_agent.settings import Settings, carriers, manager_url, payload_user
 
     state: Path = arguments.state.expanduser().absolute()
     user = payload_user(arguments.payload_user) if arguments.payload_user else None
     if user is not None and os.geteuid() != 0:
         raise ValueError("--payload-user needs root: leave it out, or start the agent as root")
-    ca = getattr(arguments, "ca", None)
+    ca, xmpp = getattr(arguments, "ca", None), getattr(arguments, "xmpp", None)
     return Settings(
         manager=manager_url(arguments.manager) if arguments.command == "run" else "",
         state=state,
@@ -132,6 +144,8 @@ def _settings(arguments: "argparse.Namespace") -> "Settings":
         window=getattr(arguments, "window", 0),
         payload_user=user,
         ca_certificates=ca.read_text() if ca else "",
+        carriers=carriers(getattr(arguments, "carriers", "websocket,poll")),
+        xmpp_server=split_host_port(xmpp) if xmpp else None,
     )
 
 

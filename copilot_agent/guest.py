@@ -5,6 +5,8 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
@@ -13,12 +15,14 @@ from copilot_agent.assembly import build, prepare
 from copilot_agent.boot import Arrival, next_epoch
 from copilot_agent.core import events as ev
 from copilot_agent.host_channel.ctrl import GuestChannel
+from copilot_agent.host_channel.forward import Forward
 from copilot_agent.host_channel.net import NetChannel
 from copilot_agent.host_channel.ports import Port
 from copilot_agent.host_channel.proxy import Proxy
 from copilot_agent.identity import Voucher
 from copilot_agent.payload.starter import Starter
 from copilot_agent.probe import Given
+from copilot_agent.protocol.base import split_host_port
 from copilot_agent.protocol.guest import (
     Drain,
     Enrolment,
@@ -35,7 +39,7 @@ from copilot_agent.protocol.guest import (
 )
 from copilot_agent.protocol.receipt import Receipt
 from copilot_agent.runtime import Runtime
-from copilot_agent.settings import PayloadUser, Settings
+from copilot_agent.settings import Carrier, PayloadUser, Settings
 from copilot_agent.transports.connections import open_session
 from copilot_agent.version import VERSION
 
@@ -122,7 +126,15 @@ class Guest:
             ca_certificates=welcome.ca_certificates,
         )
         ground = prepare(settings, self._starter)
-        async with open_session(self._net, settings.ca_certificates) as session:
+        async with AsyncExitStack() as stack:
+            session = open_session(self._net, settings.ca_certificates)
+            await stack.enter_async_context(session)
+            if welcome.xmpp:
+                forward = Forward(self._net.dial, *split_host_port(welcome.xmpp))
+                await stack.enter_async_context(forward)
+                settings = replace(
+                    settings, carriers=tuple(Carrier), xmpp_server=("127.0.0.1", forward.port)
+                )
             runtime = build(
                 settings,
                 ground,

@@ -24,6 +24,7 @@ from copilot_agent.protocol.enrolment import (
 )
 from copilot_agent.protocol.frames import Policy
 from copilot_agent.protocol.ids import PilotId
+from copilot_agent.protocol.xmpp import XmppAddress
 from copilot_agent.spool import write_private
 from copilot_agent.transports.base import TransportError
 from copilot_agent.transports.enrolment import EnrolmentClient, KeyUsedError
@@ -92,6 +93,7 @@ class Grant(Wire):
     valid_until: float
     """On this boot's monotonic clock."""
     policy: Policy | None = None
+    xmpp: XmppAddress | None = None
     boot: str = ""
 
 
@@ -114,6 +116,11 @@ class Enroller:
         self._grant = _read_grant(self._grant_file)
         self._key_file = directory / "pilot.key"
         self._key = PrivateKey.kept_in(self._key_file)
+
+    @property
+    def latest(self) -> Grant | None:
+        """None before the enrolment."""
+        return self._grant
 
     async def grant(self, renew: bool) -> Grant:
         """A token that is good for a while. Raises TransportError."""
@@ -147,7 +154,7 @@ class Enroller:
             raise
         log.info("enrolled as %s on host %s", reply.pilot, reply.host, extra={"pilot": reply.pilot})
         valid = reply.token_expires - reply.server_time
-        return self._keep(reply.pilot, reply.access_token, valid, reply.policy)
+        return self._keep(reply.pilot, reply.access_token, valid, reply.policy, reply.xmpp)
 
     async def _renew(self, grant: Grant) -> Grant:
         challenge = await self._client.challenge(grant.pilot)
@@ -157,11 +164,24 @@ class Enroller:
         )
         valid = reply.token_expires - reply.server_time
         policy = reply.policy or grant.policy
-        return self._keep(grant.pilot, reply.access_token, valid, policy)
+        return self._keep(grant.pilot, reply.access_token, valid, policy, reply.xmpp)
 
-    def _keep(self, pilot: str, token: str, valid: float, policy: Policy | None) -> Grant:
-        until = self._clock() + valid
-        grant = Grant(pilot=pilot, token=token, valid_until=until, policy=policy, boot=boot_id())
+    def _keep(
+        self,
+        pilot: str,
+        token: str,
+        valid: float,
+        policy: Policy | None,
+        xmpp: XmppAddress | None,
+    ) -> Grant:
+        grant = Grant(
+            pilot=pilot,
+            token=token,
+            valid_until=self._clock() + valid,
+            policy=policy,
+            xmpp=xmpp,
+            boot=boot_id(),
+        )
         self._grant = grant
         write_private(self._grant_file, grant.model_dump_json().encode())
         return grant

@@ -2,9 +2,16 @@
 
 import pwd
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from copilot_agent.probe import Given
+
+
+class Carrier(StrEnum):
+    XMPP = "xmpp"
+    WEBSOCKET = "websocket"
+    POLL = "poll"
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,10 @@ class Settings:
     payload_user: PayloadUser | None = None
     ca_certificates: str = ""
     """PEM."""
+    carriers: tuple[Carrier, ...] = (Carrier.WEBSOCKET, Carrier.POLL)
+    """Of the conversation, best first."""
+    xmpp_server: tuple[str, int] | None = None
+    """Instead of the XMPP server that the manager names."""
 
 
 def payload_user(text: str) -> PayloadUser:
@@ -50,3 +61,13 @@ def manager_url(text: str) -> str:
     if not text.startswith(("https://", "http://")) or len(text) > 300 or " " in text:
         raise ValueError(f"{text!r} is no URL such as https://manager.example.org:8470")
     return text.rstrip("/")
+
+
+def carriers(text: str) -> tuple[Carrier, ...]:
+    """Names with commas between them. Raises ValueError."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in {each.value for each in Carrier}]
+    if unknown or len(set(names)) != len(names):
+        known = ", ".join(Carrier)
+        raise ValueError(f"{text!r} is no list of carriers: each of {known} at most once")
+    return tuple(Carrier(name) for name in names)

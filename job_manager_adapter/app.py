@@ -50,6 +50,9 @@ from job_manager_adapter.transports.http.server import (
     tls_context,
 )
 from job_manager_adapter.transports.http.tokens import AccessTokens
+from job_manager_adapter.transports.xmpp.build import build_component
+from job_manager_adapter.transports.xmpp.component import PilotComponent
+from job_manager_adapter.transports.xmpp.door import XmppDoor
 from job_manager_adapter.views import Role
 
 log = logging.getLogger(__name__)
@@ -196,6 +199,7 @@ class Manager:
                 group.create_task(self.services.run(), name="housekeeping"),
                 group.create_task(self.metrics.watch_loop(), name="loop lag"),
                 group.create_task(self._clean_files(), name="files' clean-up"),
+                *(group.create_task(each.run(), name="XMPP") for each in self._components()),
             ]
             try:
                 yield
@@ -255,6 +259,7 @@ class Manager:
             ),
             count_frame=self.metrics.count_frame,
             count_bytes=self.metrics.count_bytes,
+            xmpp=self.settings.xmpp.address if self.settings.xmpp else None,
         )
         add_pilot_routes(application, door)
         doors = Doors(
@@ -274,6 +279,13 @@ class Manager:
         )
         add_health(application, health, self.services.tokens)
         return application
+
+    def _components(self) -> list[PilotComponent]:
+        settings = self.settings.xmpp
+        if settings is None:
+            return []
+        door = XmppDoor(self.services.pilots, self.metrics.count_frame)
+        return [build_component(settings, door)]
 
     def _address(self) -> Address:
         server = self.settings.server

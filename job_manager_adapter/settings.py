@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
-from copilot_agent.protocol.base import Strict, Url
+from copilot_agent.protocol.base import HostPort, Strict, Url, split_host_port
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
 from copilot_agent.protocol.ids import ExperimentName
 from copilot_agent.protocol.words import dotted, in_words
+from copilot_agent.protocol.xmpp import Domain, XmppAddress
 
 DEFAULT_PORT = 8470
 CONFIG_VARIABLE = "COPILOT_MANAGER_CONFIG"
@@ -139,6 +140,33 @@ class StoreSettings(Strict):
         return self
 
 
+class XmppSettings(Strict):
+    """`[xmpp]`: pilots may talk to this manager over an XMPP server; see docs/xmpp.md."""
+
+    component: Domain
+    """This manager's name in the server's configuration. Each manager has its own."""
+    secret_file: Path
+    """Holds what the server's configuration gives as the component's secret."""
+    listen: HostPort = "127.0.0.1:5347"
+    """Where the server listens for components: on this computer."""
+    domain: Domain
+    """Of the pilots' accounts."""
+    server: HostPort
+    """host:port where pilots reach the XMPP server."""
+
+    @field_validator("listen")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        host, _ = split_host_port(value)
+        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+            raise ValueError("the component's connection is not encrypted: loopback only")
+        return value
+
+    @property
+    def address(self) -> XmppAddress:
+        return XmppAddress(server=self.server, domain=self.domain, component=self.component)
+
+
 class Experiment(Strict):
     """`[experiments.NAME]`: which adapter speaks to its scheduler, and that adapter's options."""
 
@@ -153,6 +181,7 @@ class Settings(Strict):
     limits: Limits = Limits()
     retention: Retention = Retention()
     store: StoreSettings = StoreSettings()
+    xmpp: XmppSettings | None = None
     experiments: dict[ExperimentName, Experiment] = {"default": Experiment()}
 
     @property

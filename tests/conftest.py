@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from tests.harness.ejabberd import Ejabberd
 from tests.harness.postgres import Postgres, cluster
+from tests.harness.xmpp import Prosody, XmppServer, running
 
 # a busy computer is no failure
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,6 +36,27 @@ def postgres() -> Iterator[Postgres]:
     """A running PostgreSQL, one for all tests; each takes databases of its own."""
     with cluster() as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def prosody() -> AsyncIterator[XmppServer]:
+    """As `deploy` configures it, one for all tests."""
+    async with running(Prosody) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ejabberd() -> AsyncIterator[XmppServer]:
+    """As `deploy` configures it, one for all tests."""
+    async with running(Ejabberd) as started:
+        yield started
+
+
+@pytest.fixture(scope="session", params=["prosody", "ejabberd"])
+def xmpp_server(request: pytest.FixtureRequest) -> XmppServer:
+    """Both, one after the other."""
+    server: XmppServer = request.getfixturevalue(request.param)
+    return server
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from copilot_agent.protocol.base import Strict, Url
+from copilot_agent.protocol.base import HOST_PORT, Strict, Url
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
 from copilot_agent.protocol.words import dotted, in_words
 from vm_launcher.drivers.base import VmSpec
@@ -65,6 +65,8 @@ class Settings(Strict):
     state: Path
     ca_file: Path | None = None
     """PEM certificates trusted for the manager besides the image's own."""
+    xmpp: Annotated[str, Field(pattern=rf"^({HOST_PORT})?$")] = ""
+    """host:port of the manager's XMPP server; then the guest talks to the manager over it."""
     window: Annotated[int, Field(ge=0, le=64)] = 1
     vm: VmSettings = VmSettings()
     network: NetworkSettings = NetworkSettings()

@@ -149,6 +149,7 @@ def _welcome(settings: Settings, image: Image) -> Welcome:
     return Welcome(
         time=time.time(),
         manager=settings.manager,
+        xmpp=settings.xmpp,
         cores=settings.vm.cpus,
         memory_mib=settings.vm.memory_mib - GUEST_MEMORY_MIB,
         disk_mib=disk_for_jobs_mib(settings.vm.disk_mib),
@@ -170,9 +171,8 @@ def _certificates(path: Path | None) -> str:
 def _egress(settings: Settings, before: Status | None) -> Egress:
     """The guest may reach what the owner has named, and nothing else; `before`: the last run's."""
     network = settings.network
-    manager = Entry.parse(settings.manager)
     entries = [
-        Entry.parse(settings.manager, local=manager.host == "localhost"),
+        *(_own(text) for text in (settings.manager, settings.xmpp) if text),
         *(Entry.parse(text) for text in network.allow),
         *(Entry.parse(text, local=True) for text in network.allow_local),
     ]
@@ -184,6 +184,11 @@ def _egress(settings: Settings, before: Status | None) -> Egress:
     if before is not None:
         egress.resume_from(before.network)
     return egress
+
+
+def _own(text: str) -> Entry:
+    """The manager, and its XMPP server, may be on this very host."""
+    return Entry.parse(text, local=Entry.parse(text).host == "localhost")
 
 
 def _first_status(

@@ -37,6 +37,19 @@ Url = Annotated[str, StringConstraints(max_length=4096, pattern=r"^https?://[\x2
 """An http or https URL of printable ASCII."""
 
 
+HOST_PORT = r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):[0-9]{1,5}"
+HostPort = Annotated[str, StringConstraints(pattern=rf"^{HOST_PORT}$")]
+"""A host's name or address (IPv6 in brackets) and a port."""
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Of `host:port` or `[address]:port`, without brackets. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{text!r} is no host:port such as xmpp.example.org:5222")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 class Strict(BaseModel):
     """For what people write: an unknown field is a mistake and refused."""
 

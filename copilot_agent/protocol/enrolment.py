@@ -9,6 +9,7 @@ from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.frames import Policy
 from copilot_agent.protocol.ids import HostId, PilotId
 from copilot_agent.protocol.receipt import canonical_json
+from copilot_agent.protocol.xmpp import XmppAddress
 
 Secret = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
 """Enrolment secret: 256 bits in URL-safe base64. Never on a command line, never in a log."""
@@ -52,6 +53,8 @@ class EnrolReply(Wire):
     policy: Policy
     manager_key: PublicKey
     """Verifies receipts."""
+    xmpp: XmppAddress | None = None
+    """Where the conversation may go over XMPP, if the manager offers that."""
 
 
 class ChallengeRequest(Wire):
@@ -79,3 +82,4 @@ class RenewReply(Wire):
     token_expires: UnixTime
     server_time: UnixTime
     policy: Annotated[Policy | None, Field()] = None
+    xmpp: XmppAddress | None = None

@@ -19,7 +19,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
-from copilot_agent.protocol.base import Bytes, Line, PublicKey, Seconds, Signature, UnixTime, Wire
+from copilot_agent.protocol.base import (
+    HOST_PORT,
+    Bytes,
+    Line,
+    PublicKey,
+    Seconds,
+    Signature,
+    UnixTime,
+    Wire,
+)
 from copilot_agent.protocol.capabilities import Version
 from copilot_agent.protocol.enrolment import Secret
 from copilot_agent.protocol.ids import PilotId, ReceiptId
@@ -32,10 +41,6 @@ MAX_LINE_BYTES = 256 * 1024
 
 Epoch = Annotated[int, Field(ge=0, le=1 << 53)]
 """Counts the starts of the guest's end of the channel: agent starts and resumes alike."""
-
-HostPort = Annotated[
-    str, StringConstraints(pattern=r"^([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):[0-9]{1,5}$")
-]
 
 
 class Hello(Wire):
@@ -124,6 +129,8 @@ class Welcome(Wire):
     type: Literal["welcome"] = "welcome"
     version: Literal[1] = 1
     time: UnixTime
+    xmpp: Annotated[str, StringConstraints(pattern=rf"^({HOST_PORT})?$")] = ""
+    """host:port of the XMPP server that the guest may use; empty if none."""
     manager: Annotated[str, StringConstraints(max_length=300, pattern=r"^https?://[\x21-\x7e]+$")]
     """The manager's base URL, reached over the `net` channel."""
     cores: Annotated[int, Field(ge=1, le=1024)]

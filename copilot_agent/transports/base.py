@@ -21,6 +21,13 @@ class TransportError(Exception):
         self.wait_seconds = wait_seconds
 
 
+class NotOfferedError(TransportError):
+    """This carrier cannot be had here: there is no point in trying it twice."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(TransportTrouble.UNREACHABLE, message)
+
+
 class Transport(Protocol):
     """One carrier. After `close` or an error it may be connected again."""
 

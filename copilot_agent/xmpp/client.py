@@ -115,6 +115,12 @@ class ClientStream(SlixmppStream):
         """Full, as the server has bound it."""
         return str(self._client.boundjid.full) if self._client else ""
 
+    async def close(self) -> None:
+        """See `StanzaStream`. Only what broke is gone on with."""
+        if self._client is not None and self._client.inbox.live:
+            self._client = None
+        await super().close()
+
     async def send(self, stanza: Element) -> None:
         """See `StanzaStream`; raises KeyError for what is no stanza."""
         xmpp = await self._may_send()

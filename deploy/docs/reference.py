@@ -9,7 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from copilot_agent.protocol import capabilities, enrolment, errors, frames, guest, job, receipt
+from copilot_agent.protocol import (
+    capabilities,
+    enrolment,
+    errors,
+    frames,
+    guest,
+    job,
+    receipt,
+    xmpp,
+)
 from job_manager_adapter import views
 
 CHAPTERS: tuple[tuple[str, ModuleType], ...] = (
@@ -17,6 +26,7 @@ CHAPTERS: tuple[tuple[str, ModuleType], ...] = (
     ("Capabilities", capabilities),
     ("Enrolment", enrolment),
     ("Frames", frames),
+    ("Frames over XMPP", xmpp),
     ("Receipts", receipt),
     ("Guest channel", guest),
     ("Errors", errors),

@@ -34,7 +34,7 @@ from job_manager_adapter.views import DrainRequest, Page, PilotState, PilotView
 log = logging.getLogger(__name__)
 
 _OPEN = frozenset({JobState.LEASED, JobState.RUNNING})
-Carrier = Literal["websocket", "poll"]
+Carrier = Literal["websocket", "poll", "xmpp"]
 _ASK_AGAIN = "get a fresh enrolment secret from the operator"
 _REMEDIES = {
     ErrorCode.HOST_BANNED: "ask the operator",

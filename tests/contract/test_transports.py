@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,11 +12,17 @@ from copilot_agent.core.events import TransportTrouble
 from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.frames import Held, ManagerFrame, PilotFrame, Wants
 from copilot_agent.protocol.job import Phase
+from copilot_agent.protocol.xmpp import XmppAddress
 from copilot_agent.transports.base import Transport, TransportError
 from copilot_agent.transports.connections import open_session
 from copilot_agent.transports.http import SocketTransport
 from copilot_agent.transports.memory import MemoryServer, MemoryTransport
 from copilot_agent.transports.poll import PollTransport
+from copilot_agent.transports.xmpp import XmppTransport
+from copilot_agent.transports.xmpp_streams import Streams
+from tests.harness.scripted_component import ScriptedComponent
+from tests.harness.xmpp import XmppServer
+from tests.integration.xmpp.people import pilot_id, token
 from tests.unit.copilot_agent.core.scenes import job_id, offer
 from tests.unit.copilot_agent.transports.scripted import ScriptedManager
 
@@ -33,7 +40,7 @@ class Pair:
     transport: Transport
     server: ServerEnd
     received: asyncio.Queue[PilotFrame]
-    again: Callable[[], Transport]
+    token: str = "token"
 
     async def hear(self) -> PilotFrame:
         async with asyncio.timeout(10):
@@ -41,7 +48,7 @@ class Pair:
 
     async def attach(self) -> AsyncIterator[ManagerFrame]:
         """Up to the first answer; goes on with the frames after it."""
-        await self.transport.connect("token")
+        await self.transport.connect(self.token)
         await self.transport.send(ATTACH)
         self.server.say(answer(1))
         frames = self.transport.frames()
@@ -59,19 +66,58 @@ def later(sequence: int, *, jobs: int = 0) -> PilotFrame:
     return PilotFrame(session=1, sequence=sequence, wants=WANTS, holding=held)
 
 
-@pytest.fixture(params=["memory", "websocket", "poll"])
-async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
-    if request.param == "memory":
-        memory = MemoryServer()
-        yield Pair(
-            MemoryTransport(memory), memory, memory.received, lambda: MemoryTransport(memory)
-        )
-        return
-    kind = SocketTransport if request.param == "websocket" else PollTransport
+@asynccontextmanager
+async def in_memory() -> AsyncIterator[Pair]:
+    server = MemoryServer()
+    yield Pair(MemoryTransport(server), server, server.received)
+
+
+@asynccontextmanager
+async def over_http(kind: type[SocketTransport] | type[PollTransport]) -> AsyncIterator[Pair]:
     async with ScriptedManager().running() as manager, open_session() as session:
         transport = kind(session, manager.url)
-        yield Pair(transport, manager, manager.received, lambda: kind(session, manager.url))
+        yield Pair(transport, manager, manager.received)
         await transport.close()
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    pilot: str
+    xmpp: XmppAddress
+
+
+@asynccontextmanager
+async def over_xmpp(server: XmppServer) -> AsyncIterator[Pair]:
+    """Through a real server."""
+    async with ScriptedComponent(server).running() as manager:
+        enrolled = Enrolled(pilot_id(), manager.address)
+        streams = Streams(server.authority.file.read_text(), None)
+        transport = XmppTransport(lambda: enrolled, streams)
+        yield Pair(transport, manager, manager.received, token(server, enrolled.pilot))
+        await transport.close()
+
+
+Making = Callable[[], AbstractAsyncContextManager[Pair]]
+
+
+@pytest.fixture(params=["memory", "websocket", "poll", "prosody", "ejabberd"])
+def making(request: pytest.FixtureRequest) -> Making:
+    match request.param:
+        case "memory":
+            return in_memory
+        case "websocket":
+            return lambda: over_http(SocketTransport)
+        case "poll":
+            return lambda: over_http(PollTransport)
+        case name:
+            server: XmppServer = request.getfixturevalue(name)
+            return lambda: over_xmpp(server)
+
+
+@pytest.fixture
+async def pair(making: Making) -> AsyncIterator[Pair]:
+    async with making() as made:
+        yield made
 
 
 async def fails(frames: AsyncIterator[ManagerFrame]) -> TransportTrouble:

@@ -22,8 +22,8 @@ from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.receipt import Receipt
 from copilot_agent.runtime import Runtime
 from copilot_agent.transports.base import FileMoveError
+from copilot_agent.transports.carriers import over_http
 from copilot_agent.transports.enrolment import EnrolmentClient
-from copilot_agent.transports.http import HttpTransport
 from copilot_agent.workshop import Place
 from tests.simulation.loop import Machine
 from tests.simulation.session import PREFIX, SimulatedSession
@@ -112,7 +112,7 @@ class Guest:
         sandbox: Any = self._sandbox
         return Runtime(
             core,
-            HttpTransport(session, PREFIX, clock),
+            over_http(session, PREFIX, clock),
             Enroller(
                 EnrolmentClient(session, PREFIX),
                 self._vouch,

@@ -14,6 +14,7 @@ from vm_launcher.settings import Settings, SettingsError, load_settings
 
 _FLAGS = {
     "manager": "manager",
+    "xmpp": "xmpp",
     "image": "image",
     "image_key": "image_key",
     "enrolment_file": "enrolment_file",
@@ -59,6 +60,9 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def add_settings(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--manager", metavar="URL", help="base URL of the manager")
+    add(
+        "--xmpp", metavar="HOST:PORT", help="the manager's XMPP server: talk over it if it is there"
+    )
     add("--image", type=Path, metavar="DIR", help="the VM image: manifest.json and its layers")
     add("--image-key", type=Path, metavar="FILE", help="public key that must have signed it")
     add("--enrolment-file", type=Path, metavar="FILE", help="holds the enrolment secret")

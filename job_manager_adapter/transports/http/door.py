@@ -10,10 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from copilot_agent.protocol.frames import MAX_FRAME_BYTES
+from copilot_agent.protocol.xmpp import XmppAddress
 from job_manager_adapter.services.files import FileService
 from job_manager_adapter.services.pilots import Pilots
-from job_manager_adapter.transports.http.pace import Paces
 from job_manager_adapter.transports.http.tokens import AccessTokens
+from job_manager_adapter.transports.pace import Paces
 
 Count = Callable[[str], None]
 
@@ -39,6 +40,8 @@ class PilotDoor:
     """Each costs reads of the database and an entry in the journal."""
     polls_pace: Paces = field(default_factory=lambda: Paces(rate=20, burst=200))
     sockets: "weakref.WeakSet[web.WebSocketResponse]" = field(default_factory=weakref.WeakSet)
+    xmpp: XmppAddress | None = None
+    """Where pilots may talk to this manager over XMPP."""
     polls: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
     def now(self) -> float:

@@ -41,6 +41,7 @@ class EnrolRoutes:
                 server_time=enrolled.server_time,
                 policy=enrolled.policy,
                 manager_key=enrolled.manager_key,
+                xmpp=self._door.xmpp,
             )
         )
 
@@ -55,7 +56,13 @@ class EnrolRoutes:
         now = self._door.now()
         token, expires = self._door.tokens.issue(asked.pilot, now)
         return _json(
-            RenewReply(access_token=token, token_expires=expires, server_time=now, policy=policy)
+            RenewReply(
+                access_token=token,
+                token_expires=expires,
+                server_time=now,
+                policy=policy,
+                xmpp=self._door.xmpp,
+            )
         )
 
 

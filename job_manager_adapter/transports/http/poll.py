@@ -12,7 +12,7 @@ from copilot_agent.protocol.frames import PilotFrame
 from job_manager_adapter.api.auth import bearer
 from job_manager_adapter.api.body import read_model
 from job_manager_adapter.transports.http.door import PilotDoor
-from job_manager_adapter.transports.http.pace import FRAMES_PER_JOB
+from job_manager_adapter.transports.pace import FRAMES_PER_JOB
 
 LONGEST_WAIT = 25.0
 LOOK_SECONDS = 5.0

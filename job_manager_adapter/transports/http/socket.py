@@ -12,7 +12,7 @@ from job_manager_adapter.api.auth import bearer
 from job_manager_adapter.api.problems import field_errors
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.transports.http.door import PilotDoor
-from job_manager_adapter.transports.http.pace import FRAMES_PER_JOB, Pace
+from job_manager_adapter.transports.pace import FRAMES_PER_JOB, Pace
 
 log = logging.getLogger(__name__)
 

@@ -1,27 +1,16 @@
-"""Both XMPP servers, each started once for all tests of this directory."""
+"""Those who talk over an XMPP server."""
 
 from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
-from tests.harness.ejabberd import Ejabberd
-from tests.harness.xmpp import Prosody, XmppServer, running
+from tests.harness.xmpp import XmppServer
 from tests.integration.xmpp.people import Manager, Pilot, manager, pilot
 
-KINDS: list[type[XmppServer]] = [Prosody, Ejabberd]
 
-
-@pytest.fixture(scope="session", params=KINDS, ids=lambda kind: kind.name)
-def kind(request: pytest.FixtureRequest) -> type[XmppServer]:
-    chosen: type[XmppServer] = request.param
-    return chosen
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(kind: type[XmppServer]) -> AsyncIterator[XmppServer]:
-    async with running(kind) as started:
-        yield started
+@pytest.fixture
+def server(xmpp_server: XmppServer) -> XmppServer:
+    return xmpp_server
 
 
 @pytest.fixture

@@ -8,15 +8,16 @@ import pytest
 from copilot_agent.core.events import TransportTrouble
 from copilot_agent.protocol.frames import PilotFrame, Wants
 from copilot_agent.transports.base import TransportError
+from copilot_agent.transports.carriers import over_http
 from copilot_agent.transports.connections import open_session, tls_context
-from copilot_agent.transports.http import HttpTransport
+from copilot_agent.transports.ladder import Ladder
 from tests.contract.test_transports import answer
 from tests.unit.copilot_agent.transports.scripted import ScriptedManager
 
 ATTACH = PilotFrame(wants=Wants(cores=1, memory_mib=1, disk_mib=1))
 
 
-async def attach(transport: HttpTransport, manager: ScriptedManager) -> None:
+async def attach(transport: Ladder, manager: ScriptedManager) -> None:
     await transport.connect("token")
     await transport.send(ATTACH)
     manager.say(answer(1))
@@ -25,7 +26,7 @@ async def attach(transport: HttpTransport, manager: ScriptedManager) -> None:
 
 async def test_the_socket_is_preferred() -> None:
     async with ScriptedManager().running() as manager, open_session() as session:
-        transport = HttpTransport(session, manager.url)
+        transport = over_http(session, manager.url)
         await attach(transport, manager)
         assert transport.carrier == "websocket"
         await transport.close()
@@ -34,16 +35,16 @@ async def test_the_socket_is_preferred() -> None:
 async def test_polls_are_used_where_sockets_do_not_pass() -> None:
     async with ScriptedManager().running() as manager, open_session() as session:
         manager.websockets = False
-        transport = HttpTransport(session, manager.url)
+        transport = over_http(session, manager.url)
         await attach(transport, manager)
-        assert transport.carrier == "long-poll"
+        assert transport.carrier == "poll"
         await transport.close()
 
 
 async def test_a_waiting_poll_takes_no_good_bye_back() -> None:
     async with ScriptedManager().running() as manager, open_session() as session:
         manager.websockets = False
-        transport = HttpTransport(session, manager.url)
+        transport = over_http(session, manager.url)
         await attach(transport, manager)
         leaving = ATTACH.model_copy(update={"session": 1, "sequence": 1, "leaving": True})
         await transport.send(leaving)
@@ -61,7 +62,7 @@ async def test_polls_give_way_to_the_socket_later() -> None:
     clock = [1.0]
     async with ScriptedManager().running() as manager, open_session() as session:
         manager.websockets = False
-        transport = HttpTransport(session, manager.url, clock=lambda: clock[0])
+        transport = over_http(session, manager.url, clock=lambda: clock[0])
         await attach(transport, manager)
         manager.websockets = True
         clock[0] = 700.0
@@ -76,7 +77,7 @@ async def test_polls_give_way_to_the_socket_later() -> None:
 
 async def test_a_server_that_is_away_is_unreachable() -> None:
     async with open_session() as session:
-        transport = HttpTransport(session, "http://127.0.0.1:9")
+        transport = over_http(session, "http://127.0.0.1:9")
         with pytest.raises(TransportError) as caught:
             await transport.connect("token")
         assert caught.value.trouble is TransportTrouble.UNREACHABLE
@@ -101,7 +102,7 @@ async def test_a_dialer_makes_the_connections_and_nothing_is_resolved() -> None:
     async with ScriptedManager().running() as manager:
         dialer = SocketDialer(int(manager.url.rpartition(":")[2]))
         async with open_session(dialer) as session:
-            transport = HttpTransport(session, "http://manager.invalid:8470")
+            transport = over_http(session, "http://manager.invalid:8470")
             await attach(transport, manager)
             await transport.close()
     assert dialer.asked == [("manager.invalid", 8470)]
@@ -115,7 +116,7 @@ class RefusingDialer:
 async def test_a_refusing_dialer_is_told_like_any_other_trouble() -> None:
     async with open_session(RefusingDialer()) as session:
         with pytest.raises(TransportError, match="not on the list"):
-            await HttpTransport(session, "http://manager.invalid").connect("token")
+            await over_http(session, "http://manager.invalid").connect("token")
 
 
 def test_extra_certificates_must_be_pem() -> None:
@@ -126,6 +127,6 @@ def test_extra_certificates_must_be_pem() -> None:
 async def test_proxies_of_the_environment_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     async with ScriptedManager().running() as manager, open_session() as session:
-        transport = HttpTransport(session, manager.url)
+        transport = over_http(session, manager.url)
         await attach(transport, manager)
         await transport.close()

@@ -13,8 +13,8 @@ from cryptography.x509.oid import NameOID
 
 from copilot_agent.core.events import TransportTrouble
 from copilot_agent.transports.base import TransportError
+from copilot_agent.transports.carriers import over_http
 from copilot_agent.transports.connections import open_session
-from copilot_agent.transports.http import HttpTransport
 from tests.unit.copilot_agent.transports.scripted import ScriptedManager
 from tests.unit.copilot_agent.transports.test_http import SocketDialer, attach
 
@@ -70,7 +70,7 @@ async def connect(root: Path, authority: Authority, name: str, extra_ca: str) ->
     async with ScriptedManager().running(authority.server_context(root)) as manager:
         dialer = SocketDialer(int(manager.url.rpartition(":")[2]))
         async with open_session(dialer, extra_ca) as session:
-            transport = HttpTransport(session, f"https://{name}")
+            transport = over_http(session, f"https://{name}")
             await attach(transport, manager)
             await transport.close()
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from job_manager_adapter.transports.http.pace import MOST_REMEMBERED, Pace, Paces
+from job_manager_adapter.transports.pace import MOST_REMEMBERED, Pace, Paces
 
 
 def test_a_burst_is_free_and_then_the_rate_holds() -> None:

@@ -1,0 +1,1 @@
+"""XMPP for pilots: the manager as an external component of an XMPP server."""
