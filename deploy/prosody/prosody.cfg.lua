@@ -36,6 +36,8 @@ c2s_unauthed_stanza_size_limit = 10000
 c2s_stanza_size_limit = 65536
 -- Prosody knows no burst: after reading n bytes of a pilot it waits n/rate seconds
 limits = { c2s = { rate = "1mb/s" } }
+-- An acknowledgement of stream management is not to hold up the stanza behind it for 40 ms
+network_settings = { nagle = false }
 
 -- Managers: on this computer only. One frame of a manager may hold offers for many jobs, and ending
 -- its stream would cut off all pilots, so its limit is wider.
