@@ -10,7 +10,7 @@ CHECK := sh deploy/setup/check.sh
 
 help:
 	@echo "make demo       run eight physics jobs in a real virtual machine; results in demo-out/"
-	@echo "                ARGS='--jobs 2 --events 5' makes it a small one"
+	@echo "                ARGS='--jobs 2 --events 5' makes it a small one; TRANSPORT=xmpp talks over XMPP"
 	@echo "make test       every check: lint, tests without a VM, image, tests with a VM"
 	@echo "make lint       formatting, types, import rules, shell scripts"
 	@echo "make unit       the tests that start no VM"
@@ -28,8 +28,9 @@ help:
 
 demo:
 	@$(SETUP) demo
+	@$(if $(filter xmpp,$(TRANSPORT)),$(SETUP) packages prosody)
 	@$(CHECK) image
-	@$(PYTHON) -m deploy.demo $(ARGS)
+	@$(PYTHON) -m deploy.demo $(if $(TRANSPORT),--transport $(TRANSPORT)) $(ARGS)
 
 test:
 	@$(SETUP) test

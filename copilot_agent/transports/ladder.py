@@ -1,5 +1,6 @@
 """Several carriers in the order in which they are wanted: the first that works is used."""
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from copilot_agent.core.events import TransportTrouble
 from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
 from copilot_agent.transports.base import NotOfferedError, Transport, TransportError
+
+log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 600.0
 """How long a worse carrier is used before the better ones are tried again."""
@@ -46,16 +49,16 @@ class Ladder:
         self._token = token
         if self._silent:
             self._silent = False
-            self._leave(offered=True)
+            self._leave("the manager was not heard")
         if self._look_at is not None and self._clock() >= self._look_at:
             self._at, self._look_at = 0, None
         while True:
             try:
                 return await self._try(self._rungs[self._at].transport)
             except TransportError as error:
-                if error.trouble is not TransportTrouble.UNREACHABLE or not self._leave(
-                    offered=not isinstance(error, NotOfferedError)
-                ):
+                if error.trouble is not TransportTrouble.UNREACHABLE:
+                    raise
+                if not self._leave(error.message, isinstance(error, NotOfferedError)):
                     raise
 
     async def _try(self, transport: Transport) -> None:
@@ -63,12 +66,13 @@ class Ladder:
         await transport.connect(self._token)
         self._connected, self._silent = transport, True
 
-    def _leave(self, *, offered: bool) -> bool:
-        """After a failure: whether there is another carrier to try at once."""
+    def _leave(self, why: str, at_once: bool = False) -> bool:
+        """After a failure: whether there is another carrier to try now."""
         self._failures += 1
-        if offered and self._failures < TRIES:
+        if not at_once and self._failures < TRIES:
             return False
         self._failures = 0
+        log.warning("no way to the manager over %s: %s", self.carrier, why)
         if self._at + 1 == len(self._rungs):
             self._at, self._look_at = 0, None  # nothing works: all are worth another try
             return False

@@ -25,6 +25,7 @@ from deploy.demo.options import Options, parse
 from deploy.demo.processes import Process, appear, call, program
 from deploy.demo.summary import Summary, credit_of, summarise
 from deploy.demo.vm import facts, read_status, words
+from deploy.demo.xmpp import Door, prosody
 from job_manager_adapter.cli.output import complain
 from job_manager_adapter.cli.submit import submit, upload
 from job_manager_adapter.client import Client
@@ -78,10 +79,11 @@ async def run(options: Options, display: Display) -> Summary:
             results = await fetch(running, ended)
             vm = facts(read_status(running.status))
             credit = await check_credit(running, ended)
+            carrier = running.display.scene.pilots[0].carrier
         spectrum = physics.merge(list(results.values()))
         physics.draw(spectrum, options.out / "mass.png")
         wall = time.monotonic() - started
-        summary = summarise(ended, spectrum, credit, vm, wall, (results[seed], alone))
+        summary = summarise(ended, spectrum, credit, carrier, vm, wall, (results[seed], alone))
         target = options.out / "summary.json"
         target.write_text(json.dumps(summary.model_dump(), indent=2) + "\n")
         return summary
@@ -98,11 +100,24 @@ def _prepare(out: Path) -> None:
 
 @asynccontextmanager
 async def stage(options: Options, work: Path, display: Display) -> AsyncIterator[Stage]:
-    """Manager and launcher, started and stopped."""
+    """Manager and launcher, and an XMPP server if one is wanted, started and stopped."""
+    async with contextlib.AsyncExitStack() as stack:
+        xmpp = None
+        if options.transport == "xmpp":
+            display.step("starting the XMPP server")
+            xmpp = await stack.enter_async_context(prosody(work))
+        yield await stack.enter_async_context(_programs(options, work, display, xmpp))
+        display.step("stopping")
+
+
+@asynccontextmanager
+async def _programs(
+    options: Options, work: Path, display: Display, xmpp: Door | None
+) -> AsyncIterator[Stage]:
     logs = options.out / "logs"
     data = work / "manager"
     config = work / "manager.toml"
-    config.write_text(CONFIG)
+    config.write_text(CONFIG + (xmpp.settings if xmpp else ""))
     tools = Path(sys.executable).parent
     manager = (str(tools / "copilot-manager"), "--config", str(config), "--data-dir", str(data))
     display.step("starting the manager")
@@ -113,12 +128,12 @@ async def stage(options: Options, work: Path, display: Display) -> AsyncIterator
         display.step("starting the launcher")
         state = work / "launcher"
         argv = _launcher_argv(options, tools, url, secret, state)
+        argv += xmpp.launcher_options if xmpp else ()
         async with (
             program("the launcher", argv, logs / "launcher.log") as launcher,
             Client(url, token) as client,
         ):
             yield Stage(options, work, display, url, client, launcher, state / "status.json")
-            display.step("stopping")
 
 
 async def _enrolment(manager: Sequence[str], work: Path) -> Path:
@@ -245,6 +260,7 @@ def conclude(display: Display, options: Options, summary: Summary) -> None:
     say(Text(f"credit granted: {summary.credit_granted:.4f} ({summary.cpu_seconds:.0f} CPU s)"))
     same = "identical bit by bit" if summary.native_identical else "NOT identical"
     say(Text(f"guest and native results of the same seed: {same}"))
+    say(Text(f"pilot and manager talked over {summary.carrier}"))
     say(Text(f"VM: {summary.accelerator}, first word after {summary.vm_boot_seconds:.1f} s"))
     say(Text(f"all in all {summary.wall_seconds:.0f} s; everything is in {options.out}"))
 

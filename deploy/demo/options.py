@@ -8,6 +8,7 @@ from pathlib import Path
 EXAMPLES = """examples:
   make demo                                    8 jobs of 25 events, results in demo-out/
   make demo ARGS='--jobs 2 --events 5'         a small one
+  make demo TRANSPORT=xmpp                     the pilot talks to the manager over an XMPP server
 """
 
 
@@ -20,6 +21,8 @@ class Options:
     out: Path
     cache: Path
     plain: bool
+    transport: str
+    """http, or xmpp: which carrier the pilot uses."""
 
 
 def parse() -> Options:
@@ -38,6 +41,12 @@ def parse() -> Options:
     parser.add_argument("--out", type=Path, default=root / "demo-out")
     parser.add_argument("--cache", type=Path, default=cache)
     parser.add_argument("--plain", action="store_true", help="plain lines also on a terminal")
+    parser.add_argument(
+        "--transport",
+        choices=("http", "xmpp"),
+        default="http",
+        help="xmpp: over a Prosody of the demo's own (default: %(default)s)",
+    )
     args = parser.parse_args()
     return Options(
         jobs=args.jobs,
@@ -47,4 +56,5 @@ def parse() -> Options:
         out=args.out.absolute(),
         cache=args.cache.absolute(),
         plain=args.plain,
+        transport=args.transport,
     )

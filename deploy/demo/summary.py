@@ -32,6 +32,8 @@ class Summary(BaseModel):
     mean_mass_gev: float
     mean_mass_error_gev: float
     cpu_seconds: float
+    carrier: str
+    """How pilot and manager talked: websocket, poll or xmpp."""
     credit_granted: float
     """Equal to the sum recomputed from the verified receipts."""
     wall_seconds: float
@@ -67,6 +69,7 @@ def summarise(
     jobs: Sequence[JobView],
     spectrum: Spectrum,
     credit: float,
+    carrier: str,
     vm: VmFacts,
     wall_seconds: float,
     native: tuple[Masses, Masses],
@@ -81,6 +84,7 @@ def summarise(
         mean_mass_gev=round(spectrum.mean, 4),
         mean_mass_error_gev=round(spectrum.mean_error, 4),
         cpu_seconds=round(sum(attempt.usage.cpu_seconds for attempt in attempts), 3),
+        carrier=carrier,
         credit_granted=credit,
         wall_seconds=round(wall_seconds, 2),
         vm_boot_seconds=round(vm.boot_seconds, 2),

@@ -201,17 +201,17 @@ async def running(kind: type[XmppServer], certified: str = DOMAIN) -> AsyncItera
         shutil.rmtree(folder)
 
 
-def joined(server: XmppServer, root: Path, name: str = MANAGERS[0]) -> str:
-    """TOML for a manager in `root` that talks to pilots over `server`, whose tokens it signs."""
-    keys = root / "data" / "keys"
+def joined(server: XmppServer, data: Path, secret: Path, name: str = MANAGERS[0]) -> str:
+    """TOML for a manager that talks to pilots over `server`, whose tokens it signs.
+
+    `data` is the manager's new data directory; `secret` will hold the component's.
+    """
+    keys = data / "keys"
     keys.mkdir(parents=True, mode=0o700)
-    for path, content in (
-        (keys / "access.key", server.key),
-        (root / "xmpp", server.secret.encode()),
-    ):
+    for path, content in ((keys / "access.key", server.key), (secret, server.secret.encode())):
         path.touch(mode=0o600)
         path.write_bytes(content)
     return (
-        f'[xmpp]\ncomponent = "{name}"\ndomain = "{DOMAIN}"\nsecret_file = "{root / "xmpp"}"\n'
+        f'[xmpp]\ncomponent = "{name}"\ndomain = "{DOMAIN}"\nsecret_file = "{secret}"\n'
         f'listen = "127.0.0.1:{server.component_port}"\nserver = "127.0.0.1:{server.c2s_port}"\n'
     )
