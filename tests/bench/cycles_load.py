@@ -23,7 +23,8 @@ LOOK_SECONDS = 0.02
 class Load:
     count: int = 64
     window: int = 1
-    carrier: Literal["websocket", "poll"] = "websocket"
+    carrier: Literal["websocket", "poll", "xmpp"] = "websocket"
+    authority: str = ""
     batch: int = 100
     """Jobs in one submission."""
     submitters: int = 8
@@ -97,6 +98,7 @@ async def busy(
             count=load.count,
             window=load.window,
             carrier=load.carrier,
+            authority=load.authority,
         ) as fleet,
     ):
         experiment = Experiment(http, urls, load)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import statistics
 import time
+from typing import Literal
 
 from tests.bench import bare_sockets
 from tests.bench.cycles_load import job
@@ -33,21 +34,33 @@ async def run(frame: Frame) -> list[Result]:
     async with programs.manager(
         frame.root / "manager", heartbeat_seconds=30.0, lease_seconds=300.0
     ) as manager:
-        token = await manager.user_token("experiment", programs.EXPERIMENT)
-        made = await secrets(manager, PILOTS)
-        user = await User.connect(manager.url, token)
-        async with pilots([manager.url], made, count=PILOTS, stamps=True) as fleet:
-            await _submit_all(user, fleet, WARM_UP)
-            await fleet.stamps()
-            assert manager.process is not None
-            cpu = cpu_seconds([manager.process.pid])
-            sent = await _submit_all(user, fleet, jobs)
-            cpu = cpu_seconds([manager.process.pid]) - cpu
-            offered = await fleet.stamps()
-        user.close()
-    waits = [1000 * (offered[each] - at) for each, at in sent.items()]
+        found, cpu = await waits(manager, jobs)
     floor = [1000 * each for each in await bare_sockets.answer_seconds(jobs, PAUSE_SECONDS)]
-    return _results(waits, floor, 1e6 * cpu / jobs)
+    return _results(found, floor, 1e6 * cpu / jobs)
+
+
+async def waits(
+    manager: programs.ManagerProgram,
+    jobs: int,
+    carrier: Literal["websocket", "xmpp"] = "websocket",
+    authority: str = "",
+) -> tuple[list[float], float]:
+    """Milliseconds of each job, and CPU seconds of the manager for all."""
+    token = await manager.user_token("experiment", programs.EXPERIMENT)
+    made = await secrets(manager, PILOTS)
+    user = await User.connect(manager.url, token)
+    async with pilots(
+        [manager.url], made, count=PILOTS, stamps=True, carrier=carrier, authority=authority
+    ) as fleet:
+        await _submit_all(user, fleet, WARM_UP)
+        await fleet.stamps()
+        assert manager.process is not None
+        cpu = cpu_seconds([manager.process.pid])
+        sent = await _submit_all(user, fleet, jobs)
+        cpu = cpu_seconds([manager.process.pid]) - cpu
+        offered = await fleet.stamps()
+    user.close()
+    return [1000 * (offered[each] - at) for each, at in sent.items()], cpu
 
 
 class User:

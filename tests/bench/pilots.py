@@ -109,7 +109,8 @@ async def pilots(
     *,
     count: int,
     window: int = 1,
-    carrier: Literal["websocket", "poll"] = "websocket",
+    carrier: Literal["websocket", "poll", "xmpp"] = "websocket",
+    authority: str = "",
     mode: Literal["cycle", "hold"] = "cycle",
     hungry: bool = True,
     stamps: bool = False,
@@ -121,6 +122,7 @@ async def pilots(
 ) -> AsyncIterator[Pilots]:
     """`count` attached pilots, in turn at each of `urls`; `secrets` as `secrets()` makes them.
 
+    `authority` is a file with the certificate that the XMPP server's is signed with.
     A pilot never has more than `window` jobs in its hands: one slot and a queue.
     """
     process = await asyncio.create_subprocess_exec(
@@ -137,6 +139,7 @@ async def pilots(
         "count": count,
         "window": window,
         "carrier": carrier,
+        "authority": authority,
         "mode": mode,
         "hungry": hungry,
         "stamps": stamps,

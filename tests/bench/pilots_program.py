@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from copilot_agent.protocol.enrolment import enrolment_statement
 from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
 from tests.bench.pilots_wire import HttpWire, SocketWire, host_and_port
+from tests.bench.pilots_xmpp import XmppWire
 
 POLL_SECONDS = 25
 BEAT_SECONDS = 0.02
@@ -71,7 +72,7 @@ class Pilot:
     """One; `hold` keeps what it is offered, `cycle` reports it done at once."""
 
     __slots__ = (
-        *("fleet", "url", "id", "token", "session", "sequence", "held", "reported", "kept"),
+        *("fleet", "url", "id", "token", "xmpp", "session", "sequence", "held", "reported", "kept"),
         *("_wire", "_wants", "_running_said"),
     )
 
@@ -86,13 +87,20 @@ class Pilot:
         """Reports without a verdict, by job."""
         self.kept: list[bytes] = []
         """Receipts and commands to be confirmed."""
-        self._wire: SocketWire | HttpWire | None = None
+        self.xmpp: dict[str, Any] | None = None
+        self._wire: SocketWire | HttpWire | XmppWire | None = None
         self._wants = _wants(fleet.order, fleet.order["hungry"])
         self._running_said = False
 
     # Connection
 
     async def connect(self) -> None:
+        if self.xmpp is not None and self.fleet.order["carrier"] == "xmpp":
+            xmpp = XmppWire(self.id, self.token, self.xmpp, self._heard, self._closed)
+            await xmpp.connect(self.fleet.order["authority"])
+            self._wire = xmpp
+            self._opened()
+            return
         if self.fleet.order["carrier"] == "poll":
             self._wire = HttpWire(self._answered, self._closed)
         else:
@@ -201,7 +209,7 @@ class Pilot:
             more += b',"commands_done":["%s"]' % commands if commands else b""
             self.kept = []
         body = b'{%s"sequence":%d,%s%s}' % (self.session, next(self.sequence), self._wants, more)
-        if isinstance(self._wire, SocketWire):
+        if isinstance(self._wire, SocketWire | XmppWire):
             self._wire.send(body)
         elif self._wire is not None:
             self._wire.post(f"/pilot/v1/frames?wait={wait}", body, self.token)
@@ -237,6 +245,7 @@ class Enroller:
             raise RuntimeError(f"enrolment: {status} {body[:300].decode(errors='replace')}")
         reply = json.loads(body)
         pilot.id, pilot.token = reply["pilot"], reply["access_token"]
+        pilot.xmpp = reply.get("xmpp")
 
     async def connect(self, url: str) -> None:
         host, port = host_and_port(url)
