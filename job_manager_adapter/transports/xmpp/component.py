@@ -23,8 +23,6 @@ AGAIN_SECONDS = 0.1, 2.0
 """Pauses between attempts, the first and the longest: the server is on this very computer, and
 pilots that come back before us are sent away."""
 SWEEP_SECONDS = 2.0
-EMPTY_SECONDS = 5.0
-"""How long an IQ waits for a frame that its answer may carry."""
 MOST_ID = 128
 _CLIENT = "{jabber:client}"
 
@@ -128,13 +126,13 @@ class PilotComponent:
             talk.drop()
 
     async def _sweep(self) -> None:
-        """Empty answers where there was nothing to say; talks that are over go."""
+        """Talks are tidied; those that are over go."""
         loop = asyncio.get_running_loop()
         with suppress(XmppError):
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
                 for talk in list(self._talks.values()):
-                    await talk.answer_older(loop.time() - EMPTY_SECONDS)
+                    await talk.tidy(loop.time())
                 for jid in [jid for jid, talk in self._talks.items() if talk.over]:
                     del self._talks[jid]
 

@@ -26,9 +26,12 @@ FRAMES_PER_SECOND, FRAME_BURST = 20.0, 200
 """Beyond this, and what its finished jobs earn it, a pilot is heard later."""
 MOST_WAITING = 64
 """IQs of one pilot that wait for their turn or for an answer."""
+EMPTY_SECONDS = 5.0
+"""How long an IQ waits for a frame that its answer may carry."""
 MOST_PUSHED = 4
 """IQs to one pilot that it has not answered: a pilot that does not read holds up only itself."""
 PUSH_SECONDS = 60.0
+"""A pilot that leaves one of ours unanswered for so long is not there any more."""
 
 Send = Callable[[str], Awaitable[None]]
 
@@ -54,7 +57,8 @@ class Talk:
         self._asked: deque[tuple[str, float]] = deque()
         """IQs of the pilot that wait for an answer, and since when."""
         self._pushes = 0
-        self._pushed: dict[str, None] = {}
+        self._pushed: dict[str, float] = {}
+        """IQs of ours that wait for an answer, oldest first, and since when."""
         self._room = asyncio.Event()
 
     # ----- what comes in
@@ -104,6 +108,7 @@ class Talk:
         self._asked.clear()
         self._asked.append((number, asyncio.get_running_loop().time()))
         self._attach = number
+        self._pushed.clear()
         before, self._session = self._speaking, None
         self._speaking = asyncio.create_task(self._converse(before, frame))
 
@@ -143,7 +148,7 @@ class Talk:
         except CopilotError as error:
             with suppress(XmppError):
                 await self.end(error)
-        except (XmppError, TimeoutError) as error:
+        except XmppError as error:
             log.debug("pilot %s: the way to it is broken: %s", self.pilot, error)
         finally:
             if session is not None:
@@ -162,17 +167,21 @@ class Talk:
             await self._push(stanzas.frame(part, more, self._attach))
 
     async def _push(self, content: str) -> None:
-        async with asyncio.timeout(PUSH_SECONDS):
-            while len(self._pushed) >= MOST_PUSHED:
-                self._room.clear()
-                await self._room.wait()
+        while len(self._pushed) >= MOST_PUSHED:
+            self._room.clear()
+            await self._room.wait()
         self._pushes += 1
         number = f"{self._attach}/{self._pushes}"
-        self._pushed[number] = None
+        self._pushed[number] = asyncio.get_running_loop().time()
         await self._send(self._writer.iq("set", self._jid, number, content))
 
-    async def answer_older(self, before: float) -> None:
-        """Empty answers, so that no IQ waits long: there may be nothing to say."""
+    async def tidy(self, now: float) -> None:
+        """Empty answers, so that no IQ waits long; an end with a pilot that does not answer."""
+        if self._pushed and next(iter(self._pushed.values())) < now - PUSH_SECONDS:
+            log.debug("pilot %s does not answer", self.pilot)
+            self._pushed.clear()
+            self.drop()
+        before = now - EMPTY_SECONDS
         while self._asked and self._asked[0][1] < before:
             number, _ = self._asked.popleft()
             await self._send(self._writer.iq("result", self._jid, number))
@@ -206,6 +215,9 @@ class Talk:
 
     def drop(self) -> None:
         """The session ends; leases stay, and the pilot may attach again."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.detach()
         if self._speaking is not None:
             self._speaking.cancel()
 

@@ -1,0 +1,301 @@
+"""The manager's component over real services, with a stream that a test writes by hand."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, fromstring
+
+import pytest
+
+from copilot_agent.protocol.errors import ErrorCode
+from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
+from copilot_agent.protocol.ids import make_id
+from copilot_agent.protocol.xmpp import END, FRAME, add_piece, pieces, read_end
+from copilot_agent.xmpp.errors import XmppError, XmppTrouble
+from job_manager_adapter.store.sqlite import SqliteStore
+from job_manager_adapter.transports.xmpp import component as module
+from job_manager_adapter.transports.xmpp import talk as talks
+from job_manager_adapter.transports.xmpp.component import PilotComponent
+from job_manager_adapter.transports.xmpp.door import XmppDoor
+from tests.harness import programs
+from tests.unit.job_manager_adapter.services.world import OPERATOR, FakePilot, World
+
+NAME, DOMAIN = "manager-1.test", "pilots.test"
+CLIENT = "{jabber:client}"
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.coming: asyncio.Queue[Element | XmppError] = asyncio.Queue()
+        self.sent: asyncio.Queue[Element] = asyncio.Queue()
+        self.opened = 0
+
+    async def open(self) -> None:
+        self.opened += 1
+
+    async def send(self, stanza: Element) -> None:
+        raise NotImplementedError
+
+    async def send_text(self, stanza: str) -> None:
+        whole = stanza.replace("<iq ", "<iq xmlns='jabber:client' ", 1)
+        self.sent.put_nowait(fromstring(whole))  # noqa: S314 - our own
+
+    async def stanzas(self) -> AsyncIterator[Element]:
+        while True:
+            item = await self.coming.get()
+            if isinstance(item, XmppError):
+                raise item
+            yield item
+
+    async def close(self) -> None: ...
+
+
+class Setting:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.stream = Stream()
+        self.counted: list[str] = []
+        door = XmppDoor(world.services.pilots, self.counted.append)
+        self.component = PilotComponent(self.stream, NAME, DOMAIN, door)
+
+    async def pilot(self) -> "XmppPilot":
+        (enrolment,) = await self.world.services.enrolments.create()
+        pilot = FakePilot(self.world, enrolment.secret or "")
+        await pilot.enrol()
+        return XmppPilot(self.stream, pilot)
+
+    def bring(self, iq: Element) -> None:
+        self.stream.coming.put_nowait(iq)
+
+    async def next(self) -> Element:
+        async with asyncio.timeout(10):
+            return await self.stream.sent.get()
+
+
+class XmppPilot:
+    def __init__(self, stream: Stream, inner: FakePilot) -> None:
+        self.inner = inner
+        self.jid = f"{inner.id}@{DOMAIN}/pilot"
+        self._stream = stream
+
+    def iq(self, kind: str, number: str) -> Element:
+        attributes = {"type": kind, "id": number, "from": self.jid, "to": NAME}
+        return Element(CLIENT + "iq", attributes)
+
+    def say(self, number: str, text: str) -> None:
+        parts = list(pieces(text))
+        for count, (part, more) in enumerate(parts):
+            name = number if not more else f"{number}.{count}"
+            self._stream.coming.put_nowait(add_piece(self.iq("set", name), part, more))
+
+    def attach(self, number: str = "1") -> None:
+        self.say(number, PilotFrame(wants=self.inner.wants).model_dump_json())
+
+    def go_on(self, number: str, session: int) -> None:
+        frame = PilotFrame(session=session, sequence=1, wants=self.inner.wants)
+        self.say(number, frame.model_dump_json())
+
+    def answer(self, pushed: Element, kind: str = "result") -> None:
+        self._stream.coming.put_nowait(self.iq(kind, pushed.get("id", "")))
+
+
+@asynccontextmanager
+async def running(root: Path) -> AsyncIterator[Setting]:
+    store = SqliteStore(root / "manager.db")
+    await store.open()
+    world = await World(store).start()
+    setting = Setting(world)
+    task = asyncio.create_task(setting.component.run())
+    try:
+        yield setting
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await world.services.close()
+        await store.close()
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is tidied up."""
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.02)
+
+
+@pytest.fixture
+async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
+    async with running(tmp_path) as made:
+        yield made
+
+
+def frame(iq: Element) -> ManagerFrame:
+    text = iq.findtext(FRAME)
+    assert text, iq.attrib
+    return ManagerFrame.model_validate_json(text)
+
+
+def why(iq: Element) -> ErrorCode:
+    end = iq.find(f".//{END}")
+    assert end is not None, iq.attrib
+    return read_end(end)[0]
+
+
+async def attached(setting: Setting) -> tuple[XmppPilot, int]:
+    pilot = await setting.pilot()
+    pilot.attach()
+    return pilot, frame(await setting.next()).session
+
+
+async def test_the_answer_to_an_attach_carries_the_frame(setting: Setting) -> None:
+    pilot = await setting.pilot()
+    pilot.attach("first")
+    answer = await setting.next()
+    assert dict(answer.attrib) == {"type": "result", "from": NAME, "to": pilot.jid, "id": "first"}
+    assert answer[0].get("attach") == "first"
+    assert setting.counted == ["xmpp"]
+
+
+async def test_an_offer_is_pushed(setting: Setting) -> None:
+    pilot, _ = await attached(setting)
+    reply = await setting.world.submit()
+    offered = await setting.next()
+    assert (offered.get("type"), offered.get("to")) == ("set", pilot.jid)
+    assert [offer.job for offer in frame(offered).offers] == list(reply.jobs)
+
+
+async def test_a_frame_in_pieces_is_heard_once_and_each_piece_answered(setting: Setting) -> None:
+    pilot, session = await attached(setting)
+    whole = PilotFrame(session=session, sequence=1, wants=pilot.inner.wants).model_dump()
+    whole["of_the_future"] = "x" * 30_000
+    pilot.say("7", json.dumps(whole))
+    answers = [await setting.next() for _ in range(2)]
+    assert [each.get("id") for each in answers] == ["7.0", "7.1"]
+    await asyncio.sleep(0)
+    assert setting.counted == ["xmpp"] * 2
+
+
+async def test_an_iq_is_answered_even_if_there_is_nothing_to_say(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks, "EMPTY_SECONDS", 0.0)
+    pilot, session = await attached(setting)
+    pilot.go_on("2", session)
+    answer = await setting.next()
+    assert (answer.get("type"), answer.get("id"), len(answer)) == ("result", "2", 0)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"wants":{}}', "[" * 11_000, '{"version":9}'])
+async def test_rubbish_is_refused_and_others_go_on(setting: Setting, text: str) -> None:
+    pilot, _ = await attached(setting)
+    setting.bring(add_piece(pilot.iq("set", "bad"), text, False))
+    refusal = await setting.next()
+    assert (refusal.get("type"), refusal.get("id")) == ("error", "bad")
+    assert why(refusal) in (ErrorCode.INVALID_REQUEST, ErrorCode.PROTOCOL_VERSION)
+    other, _ = await attached(setting)
+    assert other.jid != pilot.jid
+
+
+async def test_an_iq_without_a_frame_is_refused(setting: Setting) -> None:
+    pilot = await setting.pilot()
+    iq = pilot.iq("set", "1")
+    SubElement(iq, "{urn:x}y")
+    setting.bring(iq)
+    assert why(await setting.next()) is ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "",
+        DOMAIN,
+        f"admin@{DOMAIN}/pilot",
+        f"{make_id('p', 0, 1)}@{DOMAIN}/other",
+        f"{make_id('p', 0, 1)}@elsewhere.test/pilot",
+        f"{make_id('p', 0, 1)}@{DOMAIN}/pilot'/><iq",
+    ],
+)
+async def test_who_is_no_pilot_is_not_heard(setting: Setting, sender: str) -> None:
+    stranger = Element(CLIENT + "iq", {"type": "set", "id": "1", "from": sender, "to": NAME})
+    setting.bring(add_piece(stranger, "{}", False))
+    pilot = await setting.pilot()
+    pilot.attach("after")
+    assert (await setting.next()).get("id") == "after"
+
+
+async def test_a_pilot_that_never_enrolled_is_refused(setting: Setting) -> None:
+    pilot = await setting.pilot()
+    pilot.jid = f"{make_id('p', 0, 7)}@{DOMAIN}/pilot"
+    pilot.attach()
+    assert why(await setting.next()) is ErrorCode.UNAUTHENTICATED
+
+
+async def test_a_retired_pilot_is_told(setting: Setting) -> None:
+    pilot, _ = await attached(setting)
+    await setting.world.services.pilots.retire(OPERATOR, pilot.inner.id)
+    while (said := await setting.next()).find(FRAME) is not None:
+        pass
+    assert why(said) is ErrorCode.PILOT_RETIRED
+
+
+async def test_a_newer_attach_takes_over_without_ending_the_stream(setting: Setting) -> None:
+    pilot, first = await attached(setting)
+    pilot.attach("again")
+    answer = await setting.next()
+    assert answer.get("id") == "again"
+    assert frame(answer).session > first
+    await setting.world.submit()
+    assert frame(await setting.next()).offers
+
+
+async def test_an_attach_elsewhere_ends_this_one(setting: Setting) -> None:
+    pilot, _ = await attached(setting)
+    await pilot.inner.attach()
+    assert why(await setting.next()) is ErrorCode.SESSION_SUPERSEDED
+
+
+async def test_a_session_of_before_a_restart_is_unknown(setting: Setting) -> None:
+    pilot, session = await attached(setting)
+    setting.stream.coming.put_nowait(XmppError(XmppTrouble.UNREACHABLE, "the server restarts"))
+    pilot.go_on("2", session)
+    refusal = await setting.next()
+    assert (refusal.get("id"), why(refusal)) == ("2", ErrorCode.UNAVAILABLE)
+    assert setting.stream.opened == 2
+    pilot.attach("3")
+    assert (await setting.next()).get("id") == "3"
+
+
+async def test_a_bounced_push_ends_the_session(setting: Setting) -> None:
+    pilot, session = await attached(setting)
+    await setting.world.submit()
+    pilot.answer(await setting.next(), "error")
+    pilot.go_on("2", session)
+    assert why(await setting.next()) is ErrorCode.UNAVAILABLE
+
+
+async def test_a_pilot_that_does_not_answer_is_not_there(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks, "PUSH_SECONDS", 0.0)
+    pilot, _ = await attached(setting)
+    await setting.world.submit()
+    await setting.next()
+
+    async def gone() -> bool:
+        pilots = setting.world.services.pilots
+        return (await pilots.get(OPERATOR, pilot.inner.id)).carrier == ""
+
+    await programs.eventually(gone, 10, "the pilot has left")
+
+
+async def test_a_stopping_manager_says_so(tmp_path: Path) -> None:
+    async with running(tmp_path) as setting:
+        await attached(setting)
+    assert why(await setting.next()) is ErrorCode.UNAVAILABLE
+
+
+async def test_a_get_is_not_understood(setting: Setting) -> None:
+    pilot = await setting.pilot()
+    setting.bring(pilot.iq("get", "<&'\">"))
+    refusal = await setting.next()
+    assert (refusal.get("type"), refusal.get("id")) == ("error", "<&'\">")
