@@ -13,7 +13,7 @@ from typing import Any
 
 from copilot_agent.protocol.errors import CopilotError
 from job_manager_adapter import descriptors
-from job_manager_adapter.settings import Settings
+from job_manager_adapter.settings import Settings, XmppSettings
 
 MIB = 1 << 20
 _PRODUCT_YEAR = 2026
@@ -50,6 +50,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for check in checks:
         yield check(settings)
     yield from asyncio.run(_adapters(settings))
+    if settings.xmpp is not None:
+        yield asyncio.run(_xmpp(settings, settings.xmpp))
 
 
 def _data_dir(settings: Settings) -> Finding:
@@ -152,6 +154,26 @@ def _clock(_: Settings) -> Finding:
     if now.tm_year < _PRODUCT_YEAR:
         return Finding("clock", shown, "set the clock: tokens and links go by it")
     return Finding("clock", shown)
+
+
+async def _xmpp(settings: Settings, xmpp: XmppSettings) -> Finding:
+    """Only while no manager serves: the server would cut it off in favour of this connection."""
+    from copilot_agent.xmpp.component import ComponentStream
+    from copilot_agent.xmpp.errors import XmppError
+    from job_manager_adapter.transports.xmpp.build import component_login
+
+    if (settings.data_dir / "manager.url").exists():
+        return Finding("XMPP", "not tried: a manager serves already, its log says whether it works")
+    try:
+        stream = ComponentStream(component_login(xmpp))
+        await stream.open()
+        await stream.close()
+    except CopilotError as error:
+        return Finding("XMPP", error.message, error.remedy)
+    except XmppError as error:
+        remedy = f"is the XMPP server at {xmpp.listen} running, with this component and secret?"
+        return Finding("XMPP", f"{xmpp.component}: {error.message}", remedy)
+    return Finding("XMPP", f"{xmpp.component} is let in at {xmpp.listen}")
 
 
 async def _adapters(settings: Settings) -> list[Finding]:

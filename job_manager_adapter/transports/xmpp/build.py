@@ -17,9 +17,14 @@ conversations of all."""
 
 def build_component(settings: XmppSettings, door: XmppDoor) -> PilotComponent:
     """Raises CopilotError if the secret cannot be read."""
-    host, port = split_host_port(settings.listen)
-    login = ComponentLogin(settings.component, _secret(settings.secret_file), host, port)
+    login = component_login(settings)
     return PilotComponent(ComponentStream(login, LIMITS), settings.component, settings.domain, door)
+
+
+def component_login(settings: XmppSettings) -> ComponentLogin:
+    """Raises CopilotError if the secret cannot be read."""
+    host, port = split_host_port(settings.listen)
+    return ComponentLogin(settings.component, _secret(settings.secret_file), host, port)
 
 
 def _secret(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Real managers and agents over real XMPP servers."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,3 +107,22 @@ async def test_without_the_xmpp_server_the_socket_is_used(
             await attached(setting, "websocket")
     finally:
         await server.start()
+
+
+async def test_the_doctor_says_whether_the_manager_is_let_in(
+    server: XmppServer, tmp_path: Path
+) -> None:
+    home = tmp_path / "manager"
+    settings = joined(server, home / "data", home / "xmpp")
+    manager = programs.ManagerProgram(home, settings=settings)
+    assert "ok   XMPP: manager-1.test is let in" in await doctor(manager)
+    (home / "xmpp").write_text("not the secret")
+    assert "BAD  XMPP: manager-1.test: the XMPP server refuses the secret" in await doctor(manager)
+
+
+async def doctor(manager: programs.ManagerProgram) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *manager.command, "doctor", stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    return output.decode()
