@@ -4,7 +4,9 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from copilot_agent.protocol.errors import CopilotError
 from job_manager_adapter.settings import Settings, config_file, load, read_config
@@ -62,13 +64,36 @@ def init_settings(args: argparse.Namespace) -> int:
 def lines(settings: Settings) -> Iterator[tuple[str | None, str]]:
     """TOML lines; the first of a pair is the setting's dotted name."""
     content = settings.model_dump(mode="json")
-    yield from _table("", {k: v for k, v in content.items() if not isinstance(v, dict)})
+    absent = {name: model for name, model in _sections() if content[name] is None}
+    plain = {k: v for k, v in content.items() if k not in absent and not isinstance(v, dict)}
+    yield from _table("", plain)
+    for name, model in absent.items():
+        yield from _absent(name, model)
     for name, table in content.items():
         if name == "experiments":
             for experiment, options in table.items():
                 yield from _table(f"experiments.{experiment}", options)
         elif isinstance(table, dict):
             yield from _table(name, table)
+
+
+def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Sections that may be left out as a whole, with what they are made of."""
+    for name, field in Settings.model_fields.items():
+        for part in get_args(field.annotation):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield name, part
+
+
+def _absent(name: str, model: type[BaseModel]) -> Iterator[tuple[str | None, str]]:
+    yield None, f"\n# [{name}]"
+    for key, field in model.model_fields.items():
+        default = "" if field.is_required() else f" {_value(field.get_default())}"
+        yield f"{name}.{key}", f"# {key} ={default}"
+
+
+def _value(value: object) -> str:
+    return "" if value is None else json.dumps(value, default=str)
 
 
 def _table(name: str, values: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
