@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -67,8 +68,12 @@ def _key(req: ClientRequest) -> ConnectionKey:
     return req.connection_key
 
 
+@lru_cache(maxsize=2)
 def tls_context(extra_ca: str = "") -> ssl.SSLContext:
-    """The system's certificates and `extra_ca` (PEM text). Raises ValueError."""
+    """The system's certificates and `extra_ca` (PEM text); one for all uses, for it is large.
+
+    Raises ValueError.
+    """
     context = ssl.create_default_context()
     if extra_ca:
         try:

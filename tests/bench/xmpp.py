@@ -6,8 +6,11 @@ them; a WebSocket in the same run is the peer.
 
 import asyncio
 import statistics
+import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+from job_manager_adapter.client import Client
 from tests.bench import latency
 from tests.bench.cycles_load import Figures, Load, measure
 from tests.bench.frame import Frame
@@ -42,6 +45,7 @@ async def run(frame: Frame) -> list[Result]:
             results += await _latency(frame, server)
             results += await _idle(frame, server)
             results += await _agent(frame, server)
+            results += await _back(frame, server)
     return results
 
 
@@ -147,3 +151,36 @@ async def _agent(frame: Frame, server: XmppServer) -> list[Result]:
         mib = rss_bytes(agent.process.pid) / (1 << 20)
     frame.say(f"{server.name}: an agent has {mib:.1f} MiB")
     return [Result(f"{NAME}.{server.name}.agent_memory", round(mib, 1), "MiB", at_most(MOST_MIB))]
+
+
+async def _back(frame: Frame, server: XmppServer) -> list[Result]:
+    """Seconds from the server's restart until all agents are attached again."""
+    root, settings = _home(frame, server, "back")
+    count = frame.pick(10, 2)
+    options = ("--cores", "1", "--carriers", "xmpp", "--ca", str(server.authority.file))
+    async with AsyncExitStack() as stack:
+        manager = await stack.enter_async_context(
+            programs.manager(root, settings=settings, **POLICY)
+        )
+        for number in range(count):
+            await stack.enter_async_context(programs.agent(manager, f"agent-{number}", options))
+        client = await stack.enter_async_context(programs.client(manager))
+        await _on_xmpp(client, count)
+        await server.stop()
+        await _on_xmpp(client, 0)
+        await server.start()
+        began = time.monotonic()
+        await _on_xmpp(client, count)
+        seconds = time.monotonic() - began
+    frame.say(f"{server.name}: {count} agents are back {seconds:.1f} s after the restart")
+    return [Result(f"{NAME}.{server.name}.back_after_restart", round(seconds, 2), "s")]
+
+
+async def _on_xmpp(client: Client, count: int) -> None:
+    """Waits until so many pilots are attached over it."""
+
+    async def so_many() -> bool:
+        views = (await client.pilots.list()).items
+        return sum(view.carrier == "xmpp" for view in views) == count
+
+    await programs.eventually(so_many, 90, f"{count} pilots on XMPP")
