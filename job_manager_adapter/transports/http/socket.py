@@ -4,15 +4,14 @@ import asyncio
 import logging
 
 from aiohttp import WSMessage, WSMsgType, web
-from pydantic import ValidationError
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.frames import PilotFrame
 from job_manager_adapter.api.auth import bearer
-from job_manager_adapter.api.problems import field_errors
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.transports.http.door import PilotDoor
 from job_manager_adapter.transports.pace import FRAMES_PER_JOB, Pace
+from job_manager_adapter.transports.parsing import malformed, parse_frame
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class SocketRoute:
             async with asyncio.timeout(self._door.first_frame_seconds):
                 first = self._frame(await socket.receive())
         except TimeoutError as error:
-            raise _malformed("no frame came") from error
+            raise malformed("no frame came") from error
         if first is None:
             return None
         await self._door.attaches.keep(pilot)
@@ -110,18 +109,10 @@ class SocketRoute:
         """`None` at the end. Raises `CopilotError` for a malformed one."""
         if message.type is WSMsgType.TEXT:
             self._door.count_frame("websocket")
-            return _parse(message.data)
+            return parse_frame(message.data)
         if message.type is WSMsgType.BINARY:
-            raise _malformed("frames are text messages")
+            raise malformed("frames are text messages")
         return None
-
-
-def _parse(text: str) -> PilotFrame:
-    try:
-        return PilotFrame.model_validate_json(text)
-    except ValidationError as error:
-        first = field_errors(error)[0]
-        raise _malformed(f"{first.field}: {first.message}") from error
 
 
 async def _speak(socket: web.WebSocketResponse, session: PilotSession) -> None:
@@ -139,7 +130,3 @@ async def _close(socket: web.WebSocketResponse, error: CopilotError) -> None:
     code = _CLOSE_CODES.get(error.code, GOING_AWAY)
     reason = error.message.encode()[:_MOST_REASON].decode("utf-8", "ignore")
     await socket.close(code=code, message=reason.encode())
-
-
-def _malformed(text: str) -> CopilotError:
-    return CopilotError(text, code=ErrorCode.INVALID_REQUEST)

@@ -7,16 +7,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from xml.etree.ElementTree import Element
 
-from pydantic import ValidationError
-
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.frames import PilotFrame
 from copilot_agent.protocol.xmpp import Assembler, PieceError, pieces
 from copilot_agent.xmpp.errors import XmppError
-from job_manager_adapter.api.problems import field_errors
 from job_manager_adapter.services.errors import SessionClosedError
 from job_manager_adapter.services.session import PilotSession
 from job_manager_adapter.transports.pace import FRAMES_PER_JOB, Pace
+from job_manager_adapter.transports.parsing import malformed, parse_frame
 from job_manager_adapter.transports.xmpp import stanzas
 from job_manager_adapter.transports.xmpp.door import XmppDoor
 
@@ -67,10 +65,10 @@ class Talk:
         """An IQ of type set."""
         try:
             if piece is None:
-                raise _malformed("a frame is wanted")
+                raise malformed("a frame is wanted")
             text = self._assembler.add(piece)
         except (PieceError, CopilotError) as error:
-            await self._refuse(number, _malformed(str(error)))
+            await self._refuse(number, malformed(str(error)))
             return
         if text is None:
             await self._send(self._writer.iq("result", self._jid, number))
@@ -95,7 +93,7 @@ class Talk:
     async def _hear(self, number: str, text: str) -> None:
         self._door.count_frame("xmpp")
         try:
-            frame = _parse(text)
+            frame = parse_frame(text)
             if frame.session is None:
                 self._begin(number, frame)
             else:
@@ -220,18 +218,6 @@ class Talk:
             session.detach()
         if self._speaking is not None:
             self._speaking.cancel()
-
-
-def _parse(text: str) -> PilotFrame:
-    try:
-        return PilotFrame.model_validate_json(text)
-    except ValidationError as error:
-        first = field_errors(error)[0]
-        raise _malformed(f"{first.field}: {first.message}") from error
-
-
-def _malformed(text: str) -> CopilotError:
-    return CopilotError(text, code=ErrorCode.INVALID_REQUEST)
 
 
 def _quietly(task: "asyncio.Task[None]") -> None:
