@@ -20,6 +20,7 @@ pytestmark = pytest.mark.vm
 def temporary() -> Iterator[Path]:
     """The demo's own place for temporary files; short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="e2e-") as name:
+        Path(name).chmod(0o711)  # Prosody runs as a user of its own
         yield Path(name)
 
 
@@ -38,13 +39,16 @@ async def run_demo(
     return process.returncode or 0, output.decode()
 
 
+@pytest.mark.parametrize(("transport", "carrier"), [("http", "websocket"), ("xmpp", "xmpp")])
 async def test_two_jobs_through_a_real_vm(
-    repository: Path, cache: Path, tmp_path: Path, temporary: Path
+    repository: Path, cache: Path, tmp_path: Path, temporary: Path, transport: str, carrier: str
 ) -> None:
     out = tmp_path / "out"
-    code, said = await run_demo(repository, cache, out, temporary, "--jobs", "2", "--events", "4")
+    options = ("--jobs", "2", "--events", "4", "--transport", transport)
+    code, said = await run_demo(repository, cache, out, temporary, *options)
     assert code == 0, said
     summary = Summary.model_validate_json((out / "summary.json").read_bytes())
+    assert summary.carrier == carrier
     assert (summary.jobs, summary.succeeded, summary.attempts, summary.events) == (2, 2, 2, 8)
     assert 91.19 - 4 < summary.mean_mass_gev < 91.19 + 4, "these two seeds are on the Z peak"
     assert summary.native_identical
