@@ -1,0 +1,154 @@
+"""The account's mail: what comes becomes events, what is to be said goes out in its order."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from copilot_agent.core.copilot1 import words as w
+from copilot_agent.protocol.copilot1.commands import command_of, info_of
+from copilot_agent.protocol.copilot1.envelope import Envelope, ack_of
+from copilot_agent.protocol.copilot1.errors import StanzaError
+from copilot_agent.protocol.copilot1.fields import JobName
+from copilot_agent.protocol.copilot1.job_commands import Command, HaveJob
+from copilot_agent.protocol.copilot1.tree import Tree
+from copilot_agent.xmpp.account import Account
+from copilot_agent.xmpp.errors import XmppError
+from copilot_agent.xmpp.stream import StanzaStream
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0
+"""For a required file; it may lie on a network's file system that does not answer."""
+OFFLINE_SECONDS = 1.0
+"""Until a broken connection is known to be broken."""
+_NAME: TypeAdapter[str] = TypeAdapter(JobName)
+
+Answer = Callable[[Envelope], Iterable[Envelope]]
+"""What is said to messages that are not about jobs, such as Heartbeat's."""
+
+
+class Letters:
+    def __init__(
+        self,
+        stream: StanzaStream,
+        hear: Callable[[w.Event], None],
+        sent: Callable[[Command], None],
+        *,
+        room: str = "",
+        answer: Answer | None = None,
+    ) -> None:
+        """`hear` returns when what it was told is safe; `sent` hears of what has gone out."""
+        self._account = Account(stream, self._take, room=room)
+        self._hear = hear
+        self._sent = sent
+        self._answer = answer
+        self._outbox: asyncio.Queue[tuple[Envelope, Command | None]] = asyncio.Queue()
+        self._offline = asyncio.Event()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._account.run())
+            group.create_task(self._watch())
+            group.create_task(self._send_all())
+
+    async def wait_online(self) -> None:
+        await self._account.wait_online()
+
+    # ----- out
+
+    def say(self, to: str, ident: str, command: Command) -> None:
+        """`Unsent` follows if it cannot go out now."""
+        info = info_of(command)
+        letter = Envelope(recipient=to, id=ident, noack=command.noack, info=info)
+        self._outbox.put_nowait((letter, command))
+
+    async def _send_all(self) -> None:
+        while True:
+            letter, command = await self._outbox.get()
+            try:
+                await self._account.send(letter)
+            except StanzaError as error:
+                log.error("what was to be said cannot be said: %s", error)
+            except XmppError as error:
+                self._unsent(letter, error)
+            else:
+                if command is not None:
+                    self._sent(command)
+
+    def _unsent(self, letter: Envelope, error: XmppError) -> None:
+        log.info("not said: %s", error.message)
+        self._offline.set()
+        if letter.info is not None:
+            self._hear(w.Unsent(letter.id))
+
+    async def _watch(self) -> None:
+        while True:
+            await self._account.wait_online()
+            self._offline.clear()
+            self._hear(w.Online())
+            await self._offline.wait()
+            await asyncio.sleep(OFFLINE_SECONDS)
+
+    # ----- in
+
+    async def _take(self, letter: Envelope) -> None:
+        if letter.ack:
+            self._hear(w.Acked(letter.sender, letter.ack))
+        elif letter.type == "error":
+            self._hear(w.Bounced(letter.id))
+        elif letter.info is not None:
+            await self._open(letter, letter.info)
+
+    async def _open(self, letter: Envelope, info: Tree) -> None:
+        answers = list(self._answer(letter)) if self._answer else []
+        if letter.type != "groupchat":
+            event = None if answers else await _event_of(letter.sender, info)
+            if event is not None:
+                self._hear(event)
+            if letter.wants_ack:
+                # the server puts in who it is from; a wrong name would end the stream
+                answers.append(ack_of(letter).model_copy(update={"sender": ""}))
+        for each in answers:
+            self._outbox.put_nowait((each, None))
+
+
+async def _event_of(sender: str, info: Tree) -> w.Event | None:
+    try:
+        command = command_of(info)
+    except StanzaError as error:
+        log.warning("%s says what is no command: %s", sender, error)
+        return w.Garbled(sender, _job_of(info), str(error)) if _gives_a_job(info) else None
+    if isinstance(command, HaveJob) and command.require_file is not None:
+        return w.Heard(sender, command, await _is_there(command.require_file))
+    return w.Heard(sender, command)
+
+
+def _gives_a_job(info: Tree) -> bool:
+    return info.get("command") == "runJob"
+
+
+def _job_of(info: Tree) -> str:
+    job = info.get("job")
+    with suppress(ValidationError):
+        if isinstance(job, dict):
+            return _NAME.validate_python(job.get("id"))
+    return ""
+
+
+async def _is_there(path: str) -> bool:
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await asyncio.to_thread(_exists, Path(path))
+    except TimeoutError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
