@@ -84,7 +84,6 @@ def _add_account(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--room",
         type=_room,
-        default="",
         metavar="ROOM@SERVICE/NICK",
         help="a chat room to be in, for Heartbeat",
     )
@@ -112,7 +111,7 @@ def _engagement(arguments: argparse.Namespace) -> "Engagement":
         managers=arguments.managers,
         resource=arguments.resource,
         insecure=arguments.insecure,
-        room=arguments.room,
+        room=arguments.room or "",
         run_seconds=arguments.run_seconds,
         network=arguments.network,
         packages_command=arguments.packages_command,
