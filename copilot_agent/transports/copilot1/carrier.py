@@ -68,11 +68,20 @@ class Carrier:
     ) -> None:
         """Made while a loop runs. `answer`: see `Letters`."""
         self._employer = employer
-        self._letters = Letters(stream, self._handle, self._sent, room=employer.room, answer=answer)
+        self._letters = Letters(
+            stream,
+            employer.managers,
+            self._handle,
+            self._sent,
+            room=employer.room,
+            answer=answer,
+        )
         self.terms = employer.terms
         self._kept = Assignments(employer.state)
         self.outgoing = employer.state / "outgoing"
         self.outgoing.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in self.outgoing.iterdir():
+            left.unlink()
         self._pilot = new_id("p")
         self._standin = StandIn(new_id)
         self._jobs: dict[str, Job | str] = {}
@@ -130,11 +139,14 @@ class Carrier:
         self._standin.attach()
 
     async def send(self, frame: PilotFrame) -> None:
-        attaching = frame.session is None
         events = self._standin.take(frame)
-        if attaching:
+        if frame.session is None:
             events += self._died()
         self._handle(*events)
+        known = {each.key for each in self._worker.assignments}
+        for report in frame.reports:
+            if report.job not in known:
+                self._standin.close(report.job, "nobody is known to have given this job")
         self._answer()
 
     async def frames(self) -> AsyncIterator[ManagerFrame]:

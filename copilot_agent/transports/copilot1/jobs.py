@@ -15,6 +15,8 @@ VALIDATE_OUTPUTS = ("validate_stdout", "validate_stderr")
 STDOUT, STDERR = "stdout", "stderr"
 """Their names among the outputs."""
 NO_PACKAGES = 125
+LOG_MIB = 256
+"""What these jobs print is often all that they make."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def specification(name: str, terms: Terms) -> JobSpec:
         name=name,
         command=("/bin/sh", WRAPPER),
         requirements=terms.requirements,
-        limits=Limits(run_seconds=terms.run_seconds),
+        limits=Limits(run_seconds=terms.run_seconds, log_mib=LOG_MIB),
         network=terms.network,
         max_attempts=1,
     )

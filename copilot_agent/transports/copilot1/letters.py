@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,14 +14,13 @@ from copilot_agent.protocol.copilot1.errors import StanzaError
 from copilot_agent.protocol.copilot1.fields import JobName
 from copilot_agent.protocol.copilot1.job_commands import Command, HaveJob
 from copilot_agent.protocol.copilot1.tree import Tree
+from copilot_agent.transports.copilot1.search import Search
 from copilot_agent.xmpp.account import Account
 from copilot_agent.xmpp.errors import XmppError
 from copilot_agent.xmpp.stream import StanzaStream
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 10.0
-"""For a required file; it may lie on a network's file system that does not answer."""
 OFFLINE_SECONDS = 1.0
 """Until a broken connection is known to be broken."""
 _NAME: TypeAdapter[str] = TypeAdapter(JobName)
@@ -35,13 +33,19 @@ class Letters:
     def __init__(
         self,
         stream: StanzaStream,
+        managers: str,
         hear: Callable[[w.Event], None],
         sent: Callable[[Command], None],
         *,
         room: str = "",
         answer: Answer | None = None,
     ) -> None:
-        """`hear` returns when what it was told is safe; `sent` hears of what has gone out."""
+        """`hear` returns when what it was told is safe; `sent` hears of what has gone out.
+
+        Only for `managers`, a bare address, this guest is searched for the files that they require.
+        """
+        self._managers = managers
+        self._search = Search()
         self._account = Account(stream, self._take, room=room)
         self._hear = hear
         self._sent = sent
@@ -106,7 +110,7 @@ class Letters:
     async def _open(self, letter: Envelope, info: Tree) -> None:
         answers = list(self._answer(letter)) if self._answer else []
         if letter.type != "groupchat":
-            event = None if answers else await _event_of(letter.sender, info)
+            event = None if answers else await self._event_of(letter.sender, info)
             if event is not None:
                 self._hear(event)
             if letter.wants_ack:
@@ -115,16 +119,18 @@ class Letters:
         for each in answers:
             self._outbox.put_nowait((each, None))
 
+    async def _event_of(self, sender: str, info: Tree) -> w.Event | None:
+        try:
+            command = command_of(info)
+        except StanzaError as error:
+            log.warning("%s says what is no command: %s", sender, error)
+            return w.Garbled(sender, _job_of(info), str(error)) if _gives_a_job(info) else None
+        if isinstance(command, HaveJob) and command.require_file and self._is_manager(sender):
+            return w.Heard(sender, command, await self._search.finds(command.require_file))
+        return w.Heard(sender, command)
 
-async def _event_of(sender: str, info: Tree) -> w.Event | None:
-    try:
-        command = command_of(info)
-    except StanzaError as error:
-        log.warning("%s says what is no command: %s", sender, error)
-        return w.Garbled(sender, _job_of(info), str(error)) if _gives_a_job(info) else None
-    if isinstance(command, HaveJob) and command.require_file is not None:
-        return w.Heard(sender, command, await _is_there(command.require_file))
-    return w.Heard(sender, command)
+    def _is_manager(self, sender: str) -> bool:
+        return w.bare(sender) == self._managers
 
 
 def _gives_a_job(info: Tree) -> bool:
@@ -137,18 +143,3 @@ def _job_of(info: Tree) -> str:
         if isinstance(job, dict):
             return _NAME.validate_python(job.get("id"))
     return ""
-
-
-async def _is_there(path: str) -> bool:
-    try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            return await asyncio.to_thread(_exists, Path(path))
-    except TimeoutError:
-        return False
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False

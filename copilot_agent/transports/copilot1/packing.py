@@ -4,7 +4,7 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from copilot_agent.payload.threads import Check
@@ -57,7 +57,7 @@ class Packing:
         Call it when the payload has ended: nothing in there moves any more.
         """
         owner = directory.stat().st_uid
-        for path, folder, name, status in _walk(directory, skip):
+        for path, folder, name, status in _walk(directory, skip, self._unreadable):
             self._check()
             if self._count >= MAX_FILES:
                 self._left_out += 1
@@ -70,6 +70,9 @@ class Packing:
             elif stat.S_ISREG(status.st_mode) and status.st_uid == owner:
                 self._own_file(path, folder, name)
             self._count += 1
+
+    def _unreadable(self, _: OSError) -> None:
+        self._left_out += 1
 
     def _own_file(self, path: str, folder: int, name: str) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -112,9 +115,12 @@ def _entry(name: str, kind: bytes, mode: int, size: int) -> tarfile.TarInfo:
     return entry
 
 
-def _walk(directory: Path, skip: frozenset[str]) -> Iterator[tuple[str, int, str, os.stat_result]]:
+def _walk(
+    directory: Path, skip: frozenset[str], unreadable: Callable[[OSError], None]
+) -> Iterator[tuple[str, int, str, os.stat_result]]:
     """Path, open folder, name and status of everything; names of `skip` at the top are left out."""
-    for here, folders, files, handle in os.fwalk(directory, follow_symlinks=False):
+    walk = os.fwalk(directory, follow_symlinks=False, onerror=unreadable)
+    for here, folders, files, handle in walk:
         inside = os.path.relpath(here, directory)
         top = inside == "."
         folders[:] = sorted(name for name in folders if not (top and name in skip))

@@ -11,7 +11,7 @@ import pytest_asyncio
 from tests.harness.chirp import ChirpServer, chirp_server
 from tests.harness.copilot1_manager import OriginalManager, Redis
 from tests.harness.copilot1_server import Copilot1Server, copilot1_server
-from tests.integration.copilot1_agent.agent import HURRY, Copilot1Agent, Submit
+from tests.integration.copilot1_agent.agent import COOLDOWN, Copilot1Agent, Submit
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -59,7 +59,7 @@ async def managers(
     made: list[OriginalManager] = []
 
     def make(resource: str = "alpha", **rest: object) -> OriginalManager:
-        options: dict[str, object] = {"cooldown": 60 / HURRY, **rest}
+        options: dict[str, object] = {"cooldown": COOLDOWN, **rest}
         made.append(OriginalManager(server, redis, chirp, resource, **options))  # type: ignore[arg-type]
         return made[-1]
 
