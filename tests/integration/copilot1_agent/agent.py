@@ -23,6 +23,8 @@ class Copilot1Agent:
     folder: Path
     name: str
     options: tuple[str, ...] = ()
+    trusted: bool = True
+    """It knows the authority of the server's certificate."""
     process: Process | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -35,7 +37,8 @@ class Copilot1Agent:
             *(str(TOOLS / "copilot-agent"), "copilot1", "--jid", jid),
             *("--password-file", str(password), "--managers", f"{MANAGERS}@{DOMAIN}"),
             *("--server", f"127.0.0.1:{self.server.c2s_port}"),
-            *("--ca", str(self.server.authority.file), "--state", str(self.state)),
+            *("--state", str(self.state)),
+            *(("--ca", str(self.server.authority.file)) if self.trusted else ()),
             *("--cores", "1", "--memory", "512", "--disk", "512", "--hurry", str(HURRY)),
             *self.options,
         )

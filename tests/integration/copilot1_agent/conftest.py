@@ -75,8 +75,9 @@ async def agents(
     """Makes agents, each with an account of its own; not started yet."""
     async with AsyncExitStack() as stack:
 
-        def make(*options: str) -> Copilot1Agent:
-            agent = Copilot1Agent(server, tmp_path, f"agent-{secrets.token_hex(4)}", options)
+        def make(*options: str, trusted: bool = True) -> Copilot1Agent:
+            name = f"agent-{secrets.token_hex(4)}"
+            agent = Copilot1Agent(server, tmp_path, name, options, trusted)
             stack.push_async_callback(agent.stop)
             return agent
 

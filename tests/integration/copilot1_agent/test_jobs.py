@@ -41,6 +41,7 @@ async def test_jobs_come_by_chirp_and_their_outputs_go_by_chirp(
     await agents("--packages-command", str(_alienv(tmp_path))).start()
     await manager.until(lambda m: len(m.done) == 3)
     done = {each.info["jobID"]: each for each in manager.done}
+    assert _describes_this_machine(manager.heard[0][2]["jdl"])
 
     info = done[physics].info
     assert (info["state"], info["exitCode"]) == ("ready", "0")
@@ -62,27 +63,20 @@ async def test_jobs_come_by_chirp_and_their_outputs_go_by_chirp(
     assert contents(done[packaged])["stdout"] == b"print AliRoot/v4-16\n"
 
 
+def _describes_this_machine(jdl: str) -> bool:
+    lines = jdl.splitlines()
+    standard = {'Type="machine";', 'Requirements=(other.Type=="Job");'}
+    platform = f'Platform="{os.uname().sysname}-{os.uname().machine}";'
+    memory = [line for line in lines if line.startswith("Memory=") and line[7:-1].isdigit()]
+    return (lines[0], lines[-1]) == ("[", "]") and {*standard, platform, *memory} <= {*lines}
+
+
 def _alienv(folder: Path) -> Path:
     """What sets up packages, or a double of it."""
     command = folder / "alienv"
     command.write_text("#!/bin/sh\necho \"export PACKAGE='$1 $2'\"\n")
     command.chmod(0o755)
     return command
-
-
-async def test_the_machine_is_described_as_the_originals_do(
-    managers: Managers, agents: Agents
-) -> None:
-    manager = managers()
-    await manager.start()
-    await agents().start()
-    await manager.until(lambda m: bool(m.times("want_getJob")))
-    (_, _, info), *_ = manager.heard
-    lines = info["jdl"].splitlines()
-    assert (lines[0], lines[-1]) == ("[", "]")
-    assert {'Type="machine";', 'Requirements=(other.Type=="Job");'} <= set(lines)
-    assert f'Platform="{os.uname().sysname}-{os.uname().machine}";' in lines
-    assert any(line.startswith("Memory=") and line[7:-1].isdigit() for line in lines)
 
 
 async def test_how_a_job_ended_is_told_as_a_raw_wait_status(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from copilot_agent.payload.tree import remove_tree
 from copilot_agent.payload.watchdog import MAX_DEPTH
 from copilot_agent.transports.copilot1.packing import Packing
 
@@ -84,6 +85,7 @@ def test_endless_directories_have_an_end(work: Path, tmp_path: Path) -> None:
         here = inner
     os.close(here)
     members, _ = packed(work, tmp_path / "a.tgz")
+    remove_tree(work)  # whoever clears up after tests cannot
     assert len(members) == MAX_DEPTH
 
 
