@@ -25,8 +25,8 @@ OFFLINE_SECONDS = 1.0
 """Until a broken connection is known to be broken."""
 _NAME: TypeAdapter[str] = TypeAdapter(JobName)
 
-Answer = Callable[[Envelope], Iterable[Envelope]]
-"""What is said to messages that are not about jobs, such as Heartbeat's."""
+Answer = Callable[[Envelope], Iterable[Envelope] | None]
+"""What is said, acknowledgement and all, to messages for others, such as Heartbeat; else None."""
 
 
 class Letters:
@@ -108,16 +108,16 @@ class Letters:
             await self._open(letter, letter.info)
 
     async def _open(self, letter: Envelope, info: Tree) -> None:
-        answers = list(self._answer(letter)) if self._answer else []
-        if letter.type != "groupchat":
-            event = None if answers else await self._event_of(letter.sender, info)
-            if event is not None:
-                self._hear(event)
-            if letter.wants_ack:
-                # the server puts in who it is from; a wrong name would end the stream
-                answers.append(ack_of(letter).model_copy(update={"sender": ""}))
-        for each in answers:
+        answers = None if self._answer is None else self._answer(letter)
+        for each in answers or ():
             self._outbox.put_nowait((each, None))
+        if answers is not None or letter.type == "groupchat":
+            return
+        if (event := await self._event_of(letter.sender, info)) is not None:
+            self._hear(event)
+        if letter.wants_ack:
+            # the server puts in who it is from; a wrong name would end the stream
+            self._outbox.put_nowait((ack_of(letter).model_copy(update={"sender": ""}), None))
 
     async def _event_of(self, sender: str, info: Tree) -> w.Event | None:
         try:

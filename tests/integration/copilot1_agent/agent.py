@@ -11,9 +11,9 @@ from tests.harness.copilot1_manager import MANAGERS, Done
 from tests.harness.copilot1_server import DOMAIN, Copilot1Server
 from tests.harness.programs import TOOLS
 
-HURRY = 100.0
+HURRY = 150.0
 """So much faster than the originals go all timers, on both sides."""
-COOLDOWN = 55 / HURRY
+COOLDOWN = 50 / HURRY
 """A little less than the originals' 60 s, as a busy computer is late by more than a hundredth."""
 
 
