@@ -32,6 +32,10 @@ class ChirpServer:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    def names(self) -> set[str]:
+        """What lies in the root, hidden files apart."""
+        return {path.name for path in self.root.iterdir() if not path.name.startswith(".")}
+
     def directory(self, name: str, rights: str = "rwl", subject: str = ANYBODY) -> Path:
         """A new one at the top, with these rights for all who come by address."""
         made = self.root / name

@@ -97,7 +97,8 @@ class Delivery:
     # ----- a place
 
     def want_place(self, event: PlaceWanted) -> list[Effect]:
-        if (assignment := self.assignments.get(event.key)) is None:
+        assignment = self.assignments.get(event.key)
+        if assignment is None or assignment.exit_status is not None:
             return []
         if event.validate_exit_status is not None:
             update = {"validate_exit_status": event.validate_exit_status}

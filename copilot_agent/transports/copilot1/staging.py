@@ -2,7 +2,10 @@
 
 import asyncio
 import functools
+import logging
 import os
+import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +33,12 @@ from copilot_agent.transports.copilot1.jobs import (
     script,
 )
 from copilot_agent.transports.copilot1.packing import Packing
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 86_400.0
+"""With a Chirp server that is away, or full."""
+FIRST_PAUSE, MOST_PAUSE = 2.0, 300.0
 
 
 class Desk(Protocol):
@@ -111,8 +120,7 @@ class ChirpStageOut:
         archive = self._outgoing / f"{ended.job}.tgz"
         try:
             lacking = await in_thread(lambda check: _pack(ended, name, archive, check))
-            url = await self._desk.place(ended.job, _validate_exit_status(ended.directory))
-            await put_archive(archive, name, url, on_progress)
+            await self._deliver(ended, archive, name, on_progress)
             if lacking:
                 raise OutputTooLargeError(lacking, retryable=False)
             digest = await in_thread(functools.partial(hash_file, archive))
@@ -122,6 +130,23 @@ class ChirpStageOut:
             raise StageOutError(f"outputs: {error.message}", retryable=error.retryable) from error
         finally:
             archive.unlink(missing_ok=True)
+
+    async def _deliver(
+        self, ended: PayloadPlan, archive: Path, name: str, on_progress: Moved | None
+    ) -> None:
+        """Results of hours are worth a day's patience: nobody else will make them again."""
+        validated = _validate_exit_status(ended.directory)
+        pause, until = FIRST_PAUSE, time.monotonic() + PATIENCE_SECONDS
+        while True:
+            url = await self._desk.place(ended.job, validated)
+            try:
+                return await put_archive(archive, name, url, on_progress)
+            except ChirpError as error:
+                if not error.retryable or time.monotonic() > until:
+                    raise
+                log.warning("outputs of %s: %s; trying again in %.0f s", name, error.message, pause)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            pause = min(2 * pause, MOST_PAUSE)
 
 
 async def put_archive(archive: Path, name: str, url: str, on_progress: Moved | None = None) -> None:
