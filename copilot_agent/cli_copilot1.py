@@ -74,7 +74,7 @@ def _add_account(command: argparse.ArgumentParser) -> None:
         metavar="JID",
         help="the bare address that all managers share",
     )
-    command.add_argument("--resource", default="", metavar="NAME", help="default: a random one")
+    command.add_argument("--resource", type=_resource, metavar="NAME", help="default: a random one")
     command.add_argument("--ca", type=Path, metavar="FILE", help="more CA certificates (PEM)")
     command.add_argument(
         "--insecure",
@@ -109,7 +109,7 @@ def _engagement(arguments: argparse.Namespace) -> "Engagement":
         password=_password(arguments.password_file),
         server=arguments.server,
         managers=arguments.managers,
-        resource=arguments.resource,
+        resource=arguments.resource or "",
         insecure=arguments.insecure,
         room=arguments.room or "",
         run_seconds=arguments.run_seconds,
@@ -153,6 +153,12 @@ def _server(text: str) -> tuple[str, int]:
 def _room(text: str) -> str:
     if not _ROOM.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no room@conference.example.org/nick")
+    return text
+
+
+def _resource(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
+        raise argparse.ArgumentTypeError("must be letters, digits and ._-, at most 100")
     return text
 
 

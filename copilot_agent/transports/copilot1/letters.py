@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 OFFLINE_SECONDS = 1.0
 """Until a broken connection is known to be broken."""
+MAX_REPLIES = 1000
+"""Waiting to go out."""
 _NAME: TypeAdapter[str] = TypeAdapter(JobName)
 
 Answer = Callable[[Envelope], Iterable[Envelope] | None]
@@ -42,7 +44,7 @@ class Letters:
     ) -> None:
         """`hear` returns when what it was told is safe; `sent` hears of what has gone out.
 
-        Only for `managers`, a bare address, this guest is searched for the files that they require.
+        Nobody else than `managers`, a bare address, is listened to.
         """
         self._managers = managers
         self._search = Search()
@@ -109,15 +111,26 @@ class Letters:
 
     async def _open(self, letter: Envelope, info: Tree) -> None:
         answers = None if self._answer is None else self._answer(letter)
+        if answers is None and letter.type != "groupchat":
+            await self._open_own(letter, info)
         for each in answers or ():
-            self._outbox.put_nowait((each, None))
-        if answers is not None or letter.type == "groupchat":
-            return
-        if (event := await self._event_of(letter.sender, info)) is not None:
-            self._hear(event)
+            self._reply(each)
+
+    async def _open_own(self, letter: Envelope, info: Tree) -> None:
+        """Strangers are acknowledged, so that they stop, and not listened to."""
+        if self._is_manager(letter.sender):
+            if (event := await self._event_of(letter.sender, info)) is not None:
+                self._hear(event)
+        else:
+            log.debug("%s is a stranger", letter.sender)
         if letter.wants_ack:
             # the server puts in who it is from; a wrong name would end the stream
-            self._outbox.put_nowait((ack_of(letter).model_copy(update={"sender": ""}), None))
+            self._reply(ack_of(letter).model_copy(update={"sender": ""}))
+
+    def _reply(self, letter: Envelope) -> None:
+        """Too many of them are lost, as on a bad wire: who wants one asks again."""
+        if self._outbox.qsize() < MAX_REPLIES:
+            self._outbox.put_nowait((letter, None))
 
     async def _event_of(self, sender: str, info: Tree) -> w.Event | None:
         try:
@@ -125,7 +138,7 @@ class Letters:
         except StanzaError as error:
             log.warning("%s says what is no command: %s", sender, error)
             return w.Garbled(sender, _job_of(info), str(error)) if _gives_a_job(info) else None
-        if isinstance(command, HaveJob) and command.require_file and self._is_manager(sender):
+        if isinstance(command, HaveJob) and command.require_file:
             return w.Heard(sender, command, await self._search.finds(command.require_file))
         return w.Heard(sender, command)
 

@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class Packing:
 
     def text(self, name: str, text: str) -> None:
         data = text.encode()
-        self._tar.addfile(_entry(name, tarfile.REGTYPE, 0o644, len(data)), io.BytesIO(data))
+        entry = _entry(name, tarfile.REGTYPE, 0o644, time.time(), len(data))
+        self._tar.addfile(entry, io.BytesIO(data))
 
     def log(self, name: str, path: Path) -> None:
         """A file of the agent's own; empty where there is none."""
@@ -62,9 +64,9 @@ class Packing:
             if self._count >= MAX_FILES:
                 self._left_out += 1
             elif stat.S_ISDIR(status.st_mode):
-                self._tar.addfile(_entry(path, tarfile.DIRTYPE, 0o755, 0))
+                self._tar.addfile(_entry(path, tarfile.DIRTYPE, 0o755, status.st_mtime))
             elif stat.S_ISLNK(status.st_mode):
-                link = _entry(path, tarfile.SYMTYPE, 0o777, 0)
+                link = _entry(path, tarfile.SYMTYPE, 0o777, status.st_mtime)
                 link.linkname = os.readlink(name, dir_fd=folder)
                 self._tar.addfile(link)
             elif stat.S_ISREG(status.st_mode) and status.st_uid == owner:
@@ -91,9 +93,8 @@ class Packing:
                 return
             self._left -= status.st_size
             mode = 0o755 if status.st_mode & 0o100 else 0o644
-            self._tar.addfile(
-                _entry(path, tarfile.REGTYPE, mode, status.st_size), _Read(file, self._check)
-            )
+            entry = _entry(path, tarfile.REGTYPE, mode, status.st_mtime, status.st_size)
+            self._tar.addfile(entry, _Read(file, self._check))
 
 
 class _Read:
@@ -108,10 +109,11 @@ class _Read:
         return self._file.read(size)
 
 
-def _entry(name: str, kind: bytes, mode: int, size: int) -> tarfile.TarInfo:
-    """Says nothing of this host's users and times."""
+def _entry(name: str, kind: bytes, mode: int, changed: float, size: int = 0) -> tarfile.TarInfo:
+    """Says nothing of this host's users. `changed` may be nonsense, as a payload can set it."""
     entry = tarfile.TarInfo(f"./{name}")
     entry.type, entry.mode, entry.size = kind, mode, size
+    entry.mtime = min(max(0, int(changed)), 1 << 33)
     return entry
 
 

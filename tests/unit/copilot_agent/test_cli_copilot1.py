@@ -44,6 +44,7 @@ def words(folder: Path, **other: str) -> list[str]:
         ("managers", "jm@x/alpha", "no account such as"),
         ("server", "copilot.test", "no HOST:PORT"),
         ("server", "copilot.test:99999", "no HOST:PORT"),
+        ("resource", "a/b", "letters, digits"),
         ("room", "lounge@conference.x", "no room@"),
         ("run-seconds", "0", "between 1 and 2592000"),
         ("run-seconds", "x", "--run-seconds"),
