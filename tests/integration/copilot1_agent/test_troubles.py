@@ -118,21 +118,6 @@ async def test_jobdone_is_repeated_until_it_arrives_and_then_forgotten(
     await eventually(lambda: not list(kept.iterdir()), what="the job is forgotten")
 
 
-async def test_an_acknowledgement_that_never_comes_does_not_hold_up_the_next_job(
-    submit: Submit, managers: Managers, agents: Agents
-) -> None:
-    """The older originals acknowledge nothing twice."""
-    submit(QUICK)
-    submit(QUICK)
-    manager = managers(generation="A", loses_acks=1)
-    await manager.start()
-    agent = agents()
-    await agent.start()
-    await manager.until(lambda m: len(m.done) == 2)
-    assert manager.done[0].info["jobID"] != manager.done[1].info["jobID"]
-    await agent.kill()  # it would wait for the acknowledgement
-
-
 async def test_an_agent_that_dies_in_a_job_is_followed_by_one_that_says_so(
     submit: Submit, managers: Managers, agents: Agents
 ) -> None:
@@ -196,20 +181,6 @@ async def test_what_is_said_by_strangers_is_acknowledged_and_nothing_else(
     assert not mallory.heard
     submit(QUICK)
     await manager.until(lambda m: bool(m.done))
-
-
-async def test_a_second_agent_on_the_same_state_is_refused(agents: Agents) -> None:
-    agent = agents()
-    await agent.start()
-    await eventually(lambda: "for jobs" in agent.said, what="the agent has begun")
-    await eventually(lambda: "connecting" in agent.said, what="it has its lock")
-    first = agent.process
-    await agent.start()
-    assert agent.process is not None
-    assert await agent.process.wait() == 2
-    assert "another agent uses" in agent.said
-    assert first is not None
-    assert first.running
 
 
 async def test_a_server_that_is_not_the_domain_s_gets_no_password(
