@@ -13,7 +13,9 @@ from copilot_agent.version import VERSION
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
+    from copilot_agent.assembly import Ground
     from copilot_agent.payload.starter import Starter
     from copilot_agent.settings import Settings
 
@@ -33,6 +35,8 @@ USAGE_ERROR = 2
 
 def parser() -> "argparse.ArgumentParser":
     import argparse
+
+    from copilot_agent import cli_copilot1
 
     top = argparse.ArgumentParser(
         prog="copilot-agent",
@@ -63,7 +67,7 @@ def parser() -> "argparse.ArgumentParser":
     run.add_argument("--ca", type=Path, metavar="FILE", help="more CA certificates (PEM)")
     run.add_argument("--log-format", choices=("text", "json"), default="text")
     probe = commands.add_parser("probe", help="print what this computer can offer, as JSON")
-    for each in (run, probe):
+    for each in (run, cli_copilot1.add(commands), probe):
         _common(each)
     commands.add_parser("guest", help="run inside a virtual machine (started by its init)")
     return top
@@ -105,7 +109,7 @@ def _positive(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] not in (["run"], ["probe"]):
+    if words[:1] not in (["run"], ["copilot1"], ["probe"]):
         parser().parse_args(words)
         from copilot_agent.boot import main as boot_main
 
@@ -118,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
             settings = _settings(arguments)
             if arguments.command == "probe":
                 return _probe(settings, starter)
+            if arguments.command == "copilot1":
+                return _run_copilot1(arguments, settings, starter)
             return _run(arguments, settings, starter)
     except (OSError, ValueError) as error:
         print(f"copilot-agent: {error}", file=sys.stderr)
@@ -158,16 +164,31 @@ def _probe(settings: "Settings", starter: "Starter") -> int:
 
 def _run(arguments: "argparse.Namespace", settings: "Settings", starter: "Starter") -> int:
     import asyncio
-    import logging
 
     from copilot_agent import logs
-    from copilot_agent.assembly import prepare
     from copilot_agent.identity import read_secret
-    from copilot_agent.standalone import InUseError, run
+    from copilot_agent.standalone import run
 
     logs.set_up(arguments.log_format)
-    log = logging.getLogger("copilot_agent")
     secret = read_secret(arguments.enrolment_file)
+    ground = _ground(arguments, settings, starter)
+    return _alone(lambda: asyncio.run(run(settings, secret, ground)))
+
+
+def _run_copilot1(arguments: "argparse.Namespace", settings: "Settings", starter: "Starter") -> int:
+    from copilot_agent import cli_copilot1, logs
+
+    logs.set_up(arguments.log_format)
+    ground = _ground(arguments, settings, starter)
+    return _alone(lambda: cli_copilot1.run(arguments, settings, ground))
+
+
+def _ground(arguments: "argparse.Namespace", settings: "Settings", starter: "Starter") -> "Ground":
+    import logging
+
+    from copilot_agent.assembly import prepare
+
+    log = logging.getLogger("copilot_agent")
     ground = prepare(settings, starter)
     offer = ground.capabilities
     if arguments.disk and offer.disk_mib < arguments.disk:
@@ -183,8 +204,14 @@ def _run(arguments: "argparse.Namespace", settings: "Settings", starter: "Starte
             "payloads run as the agent's own user and can read its files: "
             "start it as root with --payload-user, or run it in a virtual machine"
         )
+    return ground
+
+
+def _alone(run: "Callable[[], int]") -> int:
+    from copilot_agent.standalone import InUseError
+
     try:
-        return asyncio.run(run(settings, secret, ground))
+        return run()
     except InUseError as error:
         print(f"copilot-agent: {error}", file=sys.stderr)
         return USAGE_ERROR

@@ -13,12 +13,11 @@ from copilot_agent.core import events as ev
 from copilot_agent.core.pilot import PilotCore
 from copilot_agent.fresh_links import FreshLinks
 from copilot_agent.payload.runner import Sandbox
-from copilot_agent.payload.staging import StageIn, StageOut
 from copilot_agent.protocol.guest import GuestMessage
 from copilot_agent.protocol.receipt import Receipt
 from copilot_agent.spool import Spool
 from copilot_agent.transports.base import FileMover, Transport
-from copilot_agent.workshop import ProxyMaker, Workshop
+from copilot_agent.workshop import ProxyMaker, StagesIn, StagesOut, Workshop
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ class Host(Protocol):
 class Staging(Protocol):
     """Makes both ends of staging on top of a mover."""
 
-    def __call__(self, mover: FileMover) -> tuple[StageIn, StageOut]: ...
+    def __call__(self, mover: FileMover, /) -> tuple[StagesIn, StagesOut]: ...
 
 
 class Runtime:

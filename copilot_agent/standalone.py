@@ -3,6 +3,9 @@
 import fcntl
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from copilot_agent.assembly import Ground, build
 from copilot_agent.core import events as ev
@@ -41,17 +44,30 @@ class OwnHost:
         self._runtime.post(ev.ReceiptsKept(tuple(each.statement.id for each in receipts)))
 
 
-async def run(settings: Settings, secret: str, ground: Ground) -> int:
-    """The exit code. Raises InUseError, ValueError and OSError."""
-    lock = os.open(settings.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+@contextmanager
+def alone(state: Path, ground: Ground) -> Iterator[None]:
+    """The only agent on its state directory; the sandbox is closed at the end.
+
+    Raises InUseError and OSError.
+    """
+    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         raise InUseError(
-            f"another agent uses {settings.state}: stop it or give this one another --state"
+            f"another agent uses {state}: stop it or give this one another --state"
         ) from None
     try:
+        yield
+    finally:
+        ground.sandbox.close()
+        os.close(lock)
+
+
+async def run(settings: Settings, secret: str, ground: Ground) -> int:
+    """The exit code. Raises InUseError, ValueError and OSError."""
+    with alone(settings.state, ground):
         vouch = own_launcher(PrivateKey.kept_in(settings.state / "launcher.key"), secret)
         async with open_session(extra_ca=settings.ca_certificates) as session:
             spool = Spool(settings.state)
@@ -64,6 +80,3 @@ async def run(settings: Settings, secret: str, ground: Ground) -> int:
                 launcher=False,
             )
             return await runtime.run()
-    finally:
-        ground.sandbox.close()
-        os.close(lock)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,10 @@ from copilot_agent.core import events as ev
 from copilot_agent.core.events import Key
 from copilot_agent.fresh_links import FreshLinks
 from copilot_agent.payload.runner import Payload, PayloadPlan, PayloadStartError, Sandbox
-from copilot_agent.payload.staging import (
-    StageIn,
-    StageInError,
-    StageOut,
-    StageOutError,
-    clean_up,
-)
-from copilot_agent.protocol.frames import Links, Offer
-from copilot_agent.protocol.job import FailureClass, Usage
+from copilot_agent.payload.staging import StageInError, StageOutError, clean_up
+from copilot_agent.protocol.frames import InputLink, Links, Offer, OutputLink
+from copilot_agent.protocol.job import FailureClass, JobSpec, Output, Usage
+from copilot_agent.transports.base import Moved
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +30,28 @@ class HasUrl(Protocol):
 
 ProxyMaker = Callable[[], AbstractAsyncContextManager[HasUrl]]
 """Makes one job's own way out, where a payload has no network of its own."""
+
+
+class StagesIn(Protocol):
+    """See `StageIn`."""
+
+    async def prepare(
+        self,
+        job: str,
+        attempt: int,
+        spec: JobSpec,
+        inputs: Sequence[InputLink],
+        on_progress: Moved | None = None,
+        /,
+    ) -> Path: ...
+
+
+class StagesOut(Protocol):
+    """See `StageOut`."""
+
+    async def upload(
+        self, ended: PayloadPlan, outputs: Sequence[OutputLink], /
+    ) -> tuple[Output, ...]: ...
 
 
 @dataclass
@@ -55,8 +72,8 @@ class Workshop:
     def __init__(
         self,
         sandbox: Sandbox,
-        stage_in: StageIn,
-        stage_out: StageOut,
+        stage_in: StagesIn,
+        stage_out: StagesOut,
         links: FreshLinks,
         post: Callable[[ev.Event], None],
         broken: Callable[[BaseException], None],
