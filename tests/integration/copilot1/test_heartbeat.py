@@ -1,0 +1,158 @@
+"""Heartbeat over a real chat room: our answerers, an original's double, and the real command."""
+
+import asyncio
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from copilot_agent.protocol.copilot1.envelope import Envelope
+from copilot_agent.xmpp.account import Account
+from copilot_agent.xmpp.client import ClientStream
+from copilot_agent.xmpp.heartbeat import Heartbeats
+from tests.harness.copilot1_server import CONFERENCE, Copilot1Server
+from tests.harness.originals import OriginalHeartbeat, playing
+from tests.harness.programs import TOOLS, eventually
+
+SECONDS = 20.0
+ROOM = f"heartbeats@{CONFERENCE}"
+
+
+@asynccontextmanager
+async def answerer(server: Copilot1Server, name: str, nick: str) -> AsyncIterator[ClientStream]:
+    """A manager's or an agent's account that does nothing but answer."""
+    stream = ClientStream(await server.login(name, nick))
+    heartbeats = Heartbeats(lambda: str(uuid.uuid4()))
+
+    async def heard(envelope: Envelope) -> None:
+        now = asyncio.get_running_loop().time()
+        for reply in heartbeats.replies(envelope, now) or []:
+            await account.send(reply)
+
+    account = Account(stream, heard, room=f"{ROOM}/{nick}")
+    running = asyncio.create_task(account.run())
+    try:
+        await asyncio.wait_for(account.wait_joined(), SECONDS)
+        yield stream
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+class Command:
+    """`copilot copilot1` as an operator has it, with a configuration file."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    async def run(self, *words: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(str(TOOLS / "copilot"), "copilot1", *words),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={
+                "PATH": os.environ["PATH"],
+                "XDG_CONFIG_HOME": str(self.home),
+                "LC_ALL": "C.UTF-8",
+            },
+        )
+        out, err = await asyncio.wait_for(process.communicate(), SECONDS)
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+async def command(server: Copilot1Server, tmp_path: Path) -> Command:
+    jid = await server.account("operator")
+    (tmp_path / "password").touch(mode=0o600)
+    (tmp_path / "password").write_text(server.passwords[jid] + "\n")
+    (tmp_path / "copilot").mkdir()
+    file = tmp_path / "copilot" / "config.toml"
+    file.touch(mode=0o600)
+    file.write_text(
+        f'[copilot1]\njid = "{jid}"\npassword_file = "{tmp_path / "password"}"\nroom = "{ROOM}"\n'
+        f'server = "127.0.0.1:{server.c2s_port}"\nca = "{server.authority.file}"\n'
+    )
+    return Command(tmp_path)
+
+
+@pytest.fixture
+async def original(server: Copilot1Server) -> AsyncIterator[OriginalHeartbeat]:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(answerer(server, "jm", "alpha"))
+        await stack.enter_async_context(answerer(server, "agent", "pilot"))
+        double = OriginalHeartbeat(await server.login("old-jm", "beta"), ROOM)
+        yield await stack.enter_async_context(playing(double))
+
+
+async def test_everybody_in_the_room_answers_a_ping(
+    command: Command, original: OriginalHeartbeat
+) -> None:
+    code, out, err = await command.run("ping", "--seconds", "1")
+    assert (code, err) == (0, "")
+    head, *lines = out.splitlines()
+    assert head.split() == ["WHO", "SECONDS"]
+    assert {line.split()[0] for line in lines} == {"alpha", "pilot", original.nick}
+
+
+async def test_statuses_of_ours_and_of_originals_are_one_table(
+    command: Command, original: OriginalHeartbeat
+) -> None:
+    """And the originals get the acknowledgements that they wait for."""
+    code, out, _ = await command.run("load", "--seconds", "1", "--json")
+    rows = {row["who"]: row["values"] for row in json.loads(out)}
+    assert code == 0 and rows.keys() == {"alpha", "pilot", original.nick}
+    assert rows[original.nick] == {"1min": "2.38", "5min": "3.31", "15min": "2.82"}
+    ours = float(Path("/proc/loadavg").read_text().split()[2])
+    assert float(rows["alpha"]["15min"]) == pytest.approx(ours, abs=0.5)
+    await eventually(lambda: original.acknowledged == original.sent, what="acknowledged")
+
+
+async def test_disks_memory_and_processes(command: Command, original: OriginalHeartbeat) -> None:
+    disk, memory, processes = await asyncio.gather(
+        *(command.run(verb, "--seconds", "1.5") for verb in ("disk", "memory", "processes"))
+    )
+    assert disk[1].splitlines()[0].split()[1:] == [
+        *("PATH", "MOUNTPOINT", "TOTALBLOCKS", "USED", "AVAILABLE", "USED%")
+    ]
+    assert any("/dev/vda" in line for line in disk[1].splitlines() if original.nick in line)
+    assert {"mem", "swap"} <= set(memory[1].split())
+    (nothing,) = (line for line in memory[1].splitlines() if original.nick in line)
+    assert nothing.split() == [original.nick]
+    assert "redis-server 127.0.0.1:16379" in processes[1]
+    assert str(TOOLS) not in processes[1], "names only, no arguments"
+
+
+async def test_one_is_asked_by_nick_or_directly(
+    command: Command, original: OriginalHeartbeat
+) -> None:
+    began = asyncio.get_running_loop().time()
+    words = ("--to", original.nick, "--to", "jm@copilot.test/alpha", "--seconds", "15")
+    code, out, _ = await command.run("ping", *words, "--output", "quiet")
+    assert (code, set(out.split())) == (0, {original.nick, "jm@copilot.test/alpha"})
+    assert asyncio.get_running_loop().time() - began < 10, "it waits no longer than it must"
+
+
+async def test_nobody_there(command: Command, server: Copilot1Server) -> None:
+    code, out, err = await command.run("ping", "--room", f"empty@{CONFERENCE}", "--seconds", "0.5")
+    assert (code, out.split(), err.split()) == (1, [], ["none"])
+    code, out, err = await command.run("ping", "--to", "ghost", "--seconds", "10")
+    assert (code, out) == (1, "")
+    assert f"not there: {ROOM}/ghost" in err
+
+
+async def test_what_is_wrong_is_said(command: Command, server: Copilot1Server) -> None:
+    async with answerer(server, "jm", "alpha"):
+        code, _, err = await command.run("ping", "--nick", "alpha")
+    assert code == 1 and "closed to us: conflict" in err and "--nick" in err
+    wrong = command.home / "wrong"
+    wrong.touch(mode=0o600)
+    wrong.write_text("nonsense")
+    code, _, err = await command.run("ping", "--password-file", str(wrong))
+    assert code == 1 and "refuses the login" in err and "--password-file" in err
+    code, _, err = await command.run("ping", "--ca", "/etc/ssl/certs/ca-certificates.crt")
+    assert code == 1 and "--ca" in err
