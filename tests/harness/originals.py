@@ -55,10 +55,16 @@ class OriginalComponent:
             await self._stream.send(self._joining())
         else:
             self.joined.set()
-        async for stanza in self._stream.stanzas():
-            self._hear(stanza)
-            while not self._words.empty():
-                await self._stream.send(self._words.get_nowait())
+        speaking = asyncio.create_task(self._speak())
+        try:
+            async for stanza in self._stream.stanzas():
+                self._hear(stanza)
+        finally:
+            speaking.cancel()
+
+    async def _speak(self) -> None:
+        while True:
+            await self._stream.send(await self._words.get())
 
     def _joining(self) -> Element:
         seat = {"to": f"{self._room}/{self.nick}", "id": self.nick, "from": self._login.jid}
