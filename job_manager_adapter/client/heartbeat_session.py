@@ -14,6 +14,9 @@ from job_manager_adapter.client.copilot1_settings import Copilot1Settings
 from job_manager_adapter.client.heartbeat import Asking
 
 JOIN_SECONDS = 20.0
+MECHANISMS = frozenset({"PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256"})
+OLD_MECHANISMS = MECHANISMS | {"DIGEST-MD5"}
+"""Of servers from the time of the originals, where the operator asked for it."""
 
 _REMEDIES = {
     XmppTrouble.UNREACHABLE: "check --server HOST:PORT, and that the server runs",
@@ -28,7 +31,9 @@ async def ask(settings: Copilot1Settings, asking: Asking, seconds: float) -> Non
     """The answers are in `asking`, all that came within `seconds`. Raises CopilotError."""
     nick = settings.nick or f"copilot-{secrets.token_hex(4)}"
     host, port = settings.address
-    login = Login(settings.jid, settings.secret(), nick, host, port, settings.tls())
+    tls = settings.tls()
+    mechanisms = MECHANISMS if tls else OLD_MECHANISMS
+    login = Login(settings.jid, settings.secret(), nick, host, port, tls, mechanisms)
     stream = ClientStream(login)
     seat = f"{settings.chat_room}/{nick}" if asking.needs_room else ""
     session = _Session(stream, seat, asking)
