@@ -17,21 +17,31 @@ _FORM = "{jabber:x:data}x"
 _STANZAS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
 _SELF, _NEW = "110", "201"
 """Codes: this presence is one's own, and the room was made by coming."""
+MAX_NICKS = 5
 
 
 class Room:
-    """`seat` is room@service/nick."""
+    """`seat` is room@service/nick. Who has the nick already may be oneself, on a dead connection:
+
+    then it is nick-2 and so on.
+    """
 
     def __init__(self, seat: str) -> None:
         self._seat = seat
         self._room = seat.partition("/")[0]
+        self._nicks = 1
+        """Tried since the last `joining`."""
         self._waiting: asyncio.Future[None] | None = None
 
     def joining(self) -> Element:
         """The presence to be sent; no old messages are wanted."""
         if self._waiting is None or self._waiting.done():  # or a connection broke meanwhile
             self._waiting = asyncio.get_running_loop().create_future()
-        presence = Element(CLIENT + "presence", {"to": self._seat})
+        self._nicks = 1
+        return self._presence(self._seat)
+
+    def _presence(self, seat: str) -> Element:
+        presence = Element(CLIENT + "presence", {"to": seat})
         SubElement(SubElement(presence, _MUC + "x"), _MUC + "history", {"maxstanzas": "0"})
         return presence
 
@@ -51,7 +61,7 @@ class Room:
         if presence.get("from", "").partition("/")[0] != self._room or self._waiting is None:
             return
         if presence.get("type") == "error":
-            self._refused(_why(presence))
+            yield from self._refused(_why(presence))
             return
         codes = {status.get("code") for status in presence.iter(_USER + "status")}
         if _SELF not in codes or presence.get("type"):
@@ -61,7 +71,11 @@ class Room:
         if not self._waiting.done():
             self._waiting.set_result(None)
 
-    def _refused(self, why: str) -> None:
+    def _refused(self, why: str) -> Iterator[Element]:
+        if why == "conflict" and self._nicks < MAX_NICKS:
+            self._nicks += 1
+            yield self._presence(f"{self._seat}-{self._nicks}")
+            return
         error = XmppError(XmppTrouble.LOGIN, f"the chat room {self._room} is closed to us: {why}")
         log.warning("co-pilot 1: %s", error.message)
         if self._waiting is not None and not self._waiting.done():

@@ -93,7 +93,7 @@ async def run(question: Question, args: argparse.Namespace) -> int:
     """Needs no manager."""
     settings = load_copilot1_settings({name: getattr(args, name) for name in _SETTINGS})
     try:  # slixmpp takes its time, which no other command should spend
-        from job_manager_adapter.client.heartbeat_session import ask
+        from job_manager_adapter.client.heartbeat_round import ask
     except ImportError as error:
         raise CopilotError(
             f"this needs the Python package slixmpp: {error}",

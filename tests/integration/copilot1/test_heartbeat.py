@@ -13,6 +13,7 @@ import pytest
 from copilot_agent.protocol.copilot1.envelope import Envelope
 from copilot_agent.xmpp.account import Account
 from copilot_agent.xmpp.client import ClientStream
+from copilot_agent.xmpp.errors import XmppError
 from copilot_agent.xmpp.heartbeat import Heartbeats
 from tests.harness.copilot1_server import CONFERENCE, Copilot1Server
 from tests.harness.originals import OriginalHeartbeat, playing
@@ -89,10 +90,16 @@ async def original(server: Copilot1Server) -> AsyncIterator[OriginalHeartbeat]:
         yield await stack.enter_async_context(playing(double))
 
 
+def all_three(original: OriginalHeartbeat) -> list[str]:
+    """By name, so that the command need not wait for others."""
+    nicks = ("alpha", "pilot", original.nick)
+    return ["--seconds", "15", *(word for nick in nicks for word in ("--to", nick))]
+
+
 async def test_everybody_in_the_room_answers_a_ping(
     command: Command, original: OriginalHeartbeat
 ) -> None:
-    code, out, err = await command.run("ping", "--seconds", "1")
+    code, out, err = await command.run("ping", "--seconds", "2")
     assert (code, err) == (0, "")
     head, *lines = out.splitlines()
     assert head.split() == ["WHO", "SECONDS"]
@@ -103,7 +110,7 @@ async def test_statuses_of_ours_and_of_originals_are_one_table(
     command: Command, original: OriginalHeartbeat
 ) -> None:
     """And the originals get the acknowledgements that they wait for."""
-    code, out, _ = await command.run("load", "--seconds", "1", "--json")
+    code, out, _ = await command.run("load", *all_three(original), "--json")
     rows = {row["who"]: row["values"] for row in json.loads(out)}
     assert code == 0 and rows.keys() == {"alpha", "pilot", original.nick}
     assert rows[original.nick] == {"1min": "2.38", "5min": "3.31", "15min": "2.82"}
@@ -114,7 +121,7 @@ async def test_statuses_of_ours_and_of_originals_are_one_table(
 
 async def test_disks_memory_and_processes(command: Command, original: OriginalHeartbeat) -> None:
     disk, memory, processes = await asyncio.gather(
-        *(command.run(verb, "--seconds", "1.5") for verb in ("disk", "memory", "processes"))
+        *(command.run(verb, *all_three(original)) for verb in ("disk", "memory", "processes"))
     )
     assert disk[1].splitlines()[0].split()[1:] == [
         *("PATH", "MOUNTPOINT", "TOTALBLOCKS", "USED", "AVAILABLE", "USED%")
@@ -145,14 +152,49 @@ async def test_nobody_there(command: Command, server: Copilot1Server) -> None:
     assert f"not there: {ROOM}/ghost" in err
 
 
-async def test_what_is_wrong_is_said(command: Command, server: Copilot1Server) -> None:
-    async with answerer(server, "jm", "alpha"):
-        code, _, err = await command.run("ping", "--nick", "alpha")
-    assert code == 1 and "closed to us: conflict" in err and "--nick" in err
+async def test_what_is_wrong_is_said(command: Command) -> None:
+    nowhere = "lounge@nowhere.copilot.test"
     wrong = command.home / "wrong"
     wrong.touch(mode=0o600)
     wrong.write_text("nonsense")
-    code, _, err = await command.run("ping", "--password-file", str(wrong))
-    assert code == 1 and "refuses the login" in err and "--password-file" in err
-    code, _, err = await command.run("ping", "--ca", "/etc/ssl/certs/ca-certificates.crt")
-    assert code == 1 and "--ca" in err
+    authorities = "/etc/ssl/certs/ca-certificates.crt"
+    room, password, ca = await asyncio.gather(
+        command.run("ping", "--room", nowhere),
+        command.run("ping", "--password-file", str(wrong)),
+        command.run("ping", "--ca", authorities),
+    )
+    assert room[0] == 1 and f"the chat room {nowhere} is closed to us" in room[2]
+    assert password[0] == 1 and "refuses the login" in password[2]
+    assert "--password-file" in password[2]
+    assert ca[0] == 1 and "CERTIFICATE_VERIFY_FAILED" in ca[2] and "--ca" in ca[2]
+
+
+async def test_a_nick_that_is_taken_keeps_nobody_out(
+    command: Command, server: Copilot1Server
+) -> None:
+    async with answerer(server, "jm", "alpha"), answerer(server, "agent", "alpha"):
+        code, out, _ = await command.run("ping", "--nick", "alpha", "--seconds", "2")
+    assert code == 0
+    assert [line.split()[0] for line in sorted(out.splitlines()[1:])] == ["alpha", "alpha-2"]
+
+
+async def test_an_account_without_its_room_is_asked_directly(
+    command: Command, server: Copilot1Server
+) -> None:
+    stream = ClientStream(await server.login("agent", "outside"))
+    heartbeats = Heartbeats(lambda: str(uuid.uuid4()))
+
+    async def heard(envelope: Envelope) -> None:
+        for reply in heartbeats.replies(envelope, 0.0) or []:
+            await outside.send(reply)
+
+    outside = Account(stream, heard, room="lounge@nowhere.copilot.test/outside")
+    running = asyncio.create_task(outside.run())
+    try:
+        with pytest.raises(XmppError, match="closed to us"):
+            await asyncio.wait_for(outside.wait_joined(), SECONDS)
+        code, out, _ = await command.run("ping", "--to", stream.jid, "--output", "quiet")
+        assert (code, out.strip()) == (0, stream.jid)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

@@ -6,7 +6,7 @@ import pytest
 
 from copilot_agent.protocol.copilot1.parsing import parse_stanza
 from copilot_agent.xmpp.errors import XmppError
-from copilot_agent.xmpp.room import Room
+from copilot_agent.xmpp.room import MAX_NICKS, Room
 
 SEAT = "lounge@conference.copilot.test/me"
 
@@ -49,16 +49,29 @@ async def test_a_new_room_is_opened_to_the_others() -> None:
     assert form.find(".//{jabber:x:data}x[@type='submit']") is not None
 
 
+def refusal(why: str) -> Element:
+    return stanza(
+        f"<presence xmlns='jabber:client' type='error' from='{SEAT}'><error type='cancel'>"
+        f"<{why} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>"
+    )
+
+
 async def test_a_refusal_says_why() -> None:
     room = Room(SEAT)
     room.joining()
-    refusal = stanza(
-        f"<presence xmlns='jabber:client' type='error' from='{SEAT}'><error type='cancel'>"
-        "<conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>"
-    )
-    assert list(room.heard(refusal)) == []
-    with pytest.raises(XmppError, match="closed to us: conflict"):
+    assert list(room.heard(refusal("registration-required"))) == []
+    with pytest.raises(XmppError, match="closed to us: registration-required"):
         await room.joined()
+
+
+async def test_a_nick_that_is_taken_gets_a_number() -> None:
+    room = Room(SEAT)
+    room.joining()
+    tried = [word.get("to") for _ in range(9) for word in room.heard(refusal("conflict"))]
+    assert tried == [f"{SEAT}-{number}" for number in range(2, MAX_NICKS + 1)]
+    with pytest.raises(XmppError, match="conflict"):
+        await room.joined()
+    assert room.joining().get("to") == SEAT
 
 
 async def test_after_a_broken_connection_it_is_joined_anew() -> None:

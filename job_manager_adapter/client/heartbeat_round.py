@@ -36,16 +36,16 @@ async def ask(settings: Copilot1Settings, asking: Asking, seconds: float) -> Non
     login = Login(settings.jid, settings.secret(), nick, host, port, tls, mechanisms)
     stream = ClientStream(login)
     seat = f"{settings.chat_room}/{nick}" if asking.needs_room else ""
-    session = _Session(stream, seat, asking)
+    round_ = _Round(stream, seat, asking)
     try:
-        await session.run(seconds)
+        await round_.run(seconds)
     except XmppError as error:
         raise CopilotError(error.message, remedy=_REMEDIES[error.trouble]) from error
     finally:
         await stream.close()
 
 
-class _Session:
+class _Round:
     def __init__(self, stream: ClientStream, seat: str, asking: Asking) -> None:
         self._asking = asking
         self._complete = asyncio.Event()
