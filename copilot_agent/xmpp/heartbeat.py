@@ -6,7 +6,7 @@ the recorded programs do, and a room of n members would otherwise hear n² messa
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from copilot_agent.protocol.copilot1.commands import command_of, info_of
@@ -47,6 +47,10 @@ class _Bucket:
             return False
         self._left -= 1
         return True
+
+
+Heard = Callable[[Envelope], Awaitable[None]]
+"""Takes a message, to handle it or to send it."""
 
 
 def is_for_plugin(command: str) -> bool:
@@ -126,3 +130,15 @@ class Heartbeats:
         return Envelope(
             recipient=recipient, id=self._new_id(), noack=command.noack, info=info_of(command)
         )
+
+    def before(self, heard: Heard, send: Heard, clock: Callable[[], float]) -> Heard:
+        """For an `Account`: what is for plugins is answered, `heard` is told of all else."""
+
+        async def hear(envelope: Envelope) -> None:
+            if (replies := self.replies(envelope, clock())) is None:
+                await heard(envelope)
+                return
+            for reply in replies:
+                await send(reply)
+
+        return hear

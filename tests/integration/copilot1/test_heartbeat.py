@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,18 +24,23 @@ SECONDS = 20.0
 ROOM = f"heartbeats@{CONFERENCE}"
 
 
+def answering(stream: ClientStream, seat: str) -> Account:
+    async def nothing_else(_: Envelope) -> None:
+        """There is no other part to this account."""
+
+    async def send(envelope: Envelope) -> None:
+        await account.send(envelope)
+
+    heartbeats = Heartbeats(lambda: str(uuid.uuid4()))
+    account = Account(stream, heartbeats.before(nothing_else, send, time.monotonic), room=seat)
+    return account
+
+
 @asynccontextmanager
 async def answerer(server: Copilot1Server, name: str, nick: str) -> AsyncIterator[ClientStream]:
     """A manager's or an agent's account that does nothing but answer."""
     stream = ClientStream(await server.login(name, nick))
-    heartbeats = Heartbeats(lambda: str(uuid.uuid4()))
-
-    async def heard(envelope: Envelope) -> None:
-        now = asyncio.get_running_loop().time()
-        for reply in heartbeats.replies(envelope, now) or []:
-            await account.send(reply)
-
-    account = Account(stream, heard, room=f"{ROOM}/{nick}")
+    account = answering(stream, f"{ROOM}/{nick}")
     running = asyncio.create_task(account.run())
     try:
         await asyncio.wait_for(account.wait_joined(), SECONDS)
@@ -182,13 +188,7 @@ async def test_an_account_without_its_room_is_asked_directly(
     command: Command, server: Copilot1Server
 ) -> None:
     stream = ClientStream(await server.login("agent", "outside"))
-    heartbeats = Heartbeats(lambda: str(uuid.uuid4()))
-
-    async def heard(envelope: Envelope) -> None:
-        for reply in heartbeats.replies(envelope, 0.0) or []:
-            await outside.send(reply)
-
-    outside = Account(stream, heard, room="lounge@nowhere.copilot.test/outside")
+    outside = answering(stream, "lounge@nowhere.copilot.test/outside")
     running = asyncio.create_task(outside.run())
     try:
         with pytest.raises(XmppError, match="closed to us"):

@@ -1,5 +1,6 @@
 """What the original's Heartbeat is answered, to whom, and how often."""
 
+import asyncio
 import itertools
 
 import pytest
@@ -134,3 +135,14 @@ def test_many_who_ask_have_a_bound_together() -> None:
     answered = sum(ping(fixture, 0.0, f"room/{number}") for number in range(10 * MAX_ASKERS))
     assert answered == 10
     assert ping(fixture, 1.0, "room/late") == 1
+
+
+async def test_before_another_handler_it_takes_only_its_own() -> None:
+    sent: asyncio.Queue[Envelope] = asyncio.Queue()
+    others: asyncio.Queue[Envelope] = asyncio.Queue()
+    hear = Fixture().heartbeats.before(others.put, sent.put, lambda: 0.0)
+    want = Envelope(sender=DRIVER, id="1", info={"command": "want_getJob"})
+    for envelope in (want, Envelope(sender=DRIVER, id="2", noack=True, info=PING)):
+        await hear(envelope)
+    assert (others.get_nowait(), others.empty()) == (want, True)
+    assert (sent.get_nowait().info, sent.empty()) == ({"command": "pong"}, True)
