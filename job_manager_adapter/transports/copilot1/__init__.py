@@ -1,1 +1,1 @@
-"""Co-Pilot 1: original agents on this manager, and original monitors beside it."""
+"""The server end of Co-Pilot 1: an account on which original agents ask for jobs."""

@@ -32,7 +32,7 @@ async def member(
     joined = Member(ClientStream(await server.login(name, resource)), room)
     running = asyncio.create_task(joined.account.run())
     try:
-        await asyncio.wait_for(joined.account.wait_joined(), SECONDS)
+        await asyncio.wait_for(joined.account.wait_online(), SECONDS)
         yield joined
     finally:
         running.cancel()
