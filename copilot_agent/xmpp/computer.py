@@ -123,21 +123,20 @@ def _meminfo(proc: Path) -> dict[str, int]:
 
 
 def processes(proc: Path = PROC) -> list[Process]:
-    """Of this user; where there are too many, those that hold most memory."""
+    """Of this user, without the kernel's and the dead; of too many those with most memory."""
     uptime = float(_text(proc / "uptime").split()[0])
     total = _meminfo(proc).get("MemTotal", 0)
-    found = sorted(_own(proc, uptime, total), key=lambda process: -process.rss_kib)
+    own = (process for process in _own(proc, uptime, total) if process.rss_kib)
+    found = sorted(own, key=lambda process: -process.rss_kib)
     return sorted(found[:MAX_PROCESSES], key=lambda process: process.pid)
 
 
 def _own(proc: Path, uptime: float, total_kib: int) -> Iterator[Process]:
     user = os.geteuid()
-    for entry in os.scandir(proc):
-        if not entry.name.isdecimal():
-            continue
+    for entry in proc.iterdir():
         try:
-            if entry.stat().st_uid == user:
-                yield _process(_text(Path(entry.path) / "stat"), uptime, total_kib)
+            if entry.name.isdecimal() and entry.stat().st_uid == user:
+                yield _process(_text(entry / "stat"), uptime, total_kib)
         except (OSError, ValueError, IndexError):
             continue  # it ended meanwhile
 

@@ -62,6 +62,7 @@ def test_what_is_used_is_said_of_what_could_be_used() -> None:
 def test_processes_by_name_whatever_they_call_themselves(proc: Path) -> None:
     add_process(proc, 7, a_stat(7, "a) S (b", rss_pages=2))
     add_process(proc, 8, "8 (gone")
+    add_process(proc, 10, a_stat(10, "kworker/0:1", rss_pages=0))
     add_process(proc, 9, a_stat(9, "late", rss_pages=1, start=10**9))
     (first, second) = computer.processes(proc)
     assert (first.pid, first.name, first.cpu_seconds) == (7, "a) S (b", 2)
