@@ -164,15 +164,17 @@ async def test_what_is_wrong_is_said(command: Command) -> None:
     wrong.touch(mode=0o600)
     wrong.write_text("nonsense")
     authorities = "/etc/ssl/certs/ca-certificates.crt"
-    room, password, ca = await asyncio.gather(
+    room, password, ca, unchecked = await asyncio.gather(
         command.run("ping", "--room", nowhere),
         command.run("ping", "--password-file", str(wrong)),
         command.run("ping", "--ca", authorities),
+        command.run("ping", "--ca", authorities, "--insecure", "--to", "ghost"),
     )
     assert room[0] == 1 and f"the chat room {nowhere} is closed to us" in room[2]
     assert password[0] == 1 and "refuses the login" in password[2]
     assert "--password-file" in password[2]
     assert ca[0] == 1 and "CERTIFICATE_VERIFY_FAILED" in ca[2] and "--ca" in ca[2]
+    assert "not there" in unchecked[2], "with --insecure it gets in"
 
 
 async def test_a_nick_that_is_taken_keeps_nobody_out(
