@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from copilot_agent.protocol.errors import CopilotError
 from copilot_agent.protocol.job import FailureClass, Outcome
+from job_manager_adapter.original_metrics import OriginalMetrics
 from job_manager_adapter.services.build import Services, Stats
 from job_manager_adapter.services.principals import Principal
 from job_manager_adapter.services.timings import Durations
@@ -142,6 +143,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._totals = _Totals(services, experiments)
         self.registry.register(_FromServices(services, self._totals))
+        self.originals = OriginalMetrics(self.registry)
         Info("copilot_build", "Version of the manager", registry=self.registry).info(
             {"version": version}
         )

@@ -11,6 +11,7 @@ from copilot_agent.protocol.copilot1.envelope import Envelope, read_envelope, wr
 from copilot_agent.protocol.copilot1.errors import StanzaError
 from copilot_agent.xmpp.client import CLIENT
 from copilot_agent.xmpp.errors import XmppError
+from copilot_agent.xmpp.room import Room
 from copilot_agent.xmpp.stream import StanzaStream
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,6 @@ FIRST_SECONDS = 1.0
 MOST_SECONDS = 60.0
 STEADY_SECONDS = 60.0
 """A connection that lasted so long was a good one: the next wait is short again."""
-MUC = "{http://jabber.org/protocol/muc}x"
 PING = "{urn:xmpp:ping}ping"
 
 Heard = Callable[[Envelope], Awaitable[None]]
@@ -27,9 +27,9 @@ Heard = Callable[[Envelope], Awaitable[None]]
 
 
 class Account:
-    """Logs in, comes back with half jitter, joins a chat room. Presence is ignored, as ever.
+    """Logs in, comes back with half jitter, joins a chat room. Presence of others is ignored.
 
-    `room` is room@service/nick, or empty.
+    `room` is room@service/nick, or empty. That the room is closed to it hurts nothing else.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Account:
     ) -> None:
         self._stream = stream
         self._heard = heard
-        self._room = room
+        self._room = Room(room) if room else None
         self._chance = chance
         self._online = asyncio.Event()
 
@@ -53,6 +53,12 @@ class Account:
     async def wait_online(self) -> None:
         await self._online.wait()
 
+    async def wait_joined(self) -> None:
+        """Until it is in the room, so that what it says there is heard. Raises XmppError."""
+        await self._online.wait()
+        if self._room is not None:
+            await self._room.joined()
+
     async def run(self) -> None:
         """Until cancelled; then it says good-bye."""
         wait, loop = FIRST_SECONDS, asyncio.get_running_loop()
@@ -60,7 +66,7 @@ class Account:
             while True:
                 began = loop.time()
                 try:
-                    await self._converse()
+                    await self.converse()
                 except XmppError as error:
                     log.warning("co-pilot 1: %s", error.message)
                 self._online.clear()
@@ -77,13 +83,12 @@ class Account:
         """Raises XmppError while not online, and StanzaError for what cannot be said."""
         await self._stream.send(write_envelope(envelope))
 
-    async def _converse(self) -> None:
+    async def converse(self) -> None:
+        """One connection, until it ends. Raises XmppError."""
         await self._stream.open()
         await self._stream.send(Element(CLIENT + "presence"))
-        if self._room:
-            joining = Element(CLIENT + "presence", {"to": self._room})
-            SubElement(SubElement(joining, MUC), MUC.replace("}x", "}history"), {"maxstanzas": "0"})
-            await self._stream.send(joining)
+        if self._room is not None:
+            await self._stream.send(self._room.joining())
         self._online.set()
         async for stanza in self._stream.stanzas():
             await self._take(stanza)
@@ -91,6 +96,9 @@ class Account:
     async def _take(self, stanza: Element) -> None:
         if stanza.tag == CLIENT + "iq":
             await self._answer(stanza)
+        elif stanza.tag == CLIENT + "presence" and self._room is not None:
+            for word in self._room.heard(stanza):
+                await self._stream.send(word)
         elif stanza.tag == CLIENT + "message":
             try:
                 envelope = read_envelope(stanza)

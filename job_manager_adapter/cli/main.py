@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from copilot_agent.protocol.errors import CopilotError
-from job_manager_adapter.cli import fleet, jobs
+from job_manager_adapter.cli import copilot1, fleet, jobs
 from job_manager_adapter.cli.output import complain, show_fields
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.settings import DEFAULT_URL, load_settings
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     nouns = parser.add_subparsers(required=True, metavar="NOUN")
     jobs.add_parser(nouns)
     fleet.add_parser(nouns)
+    copilot1.add_parser(nouns)
     who = nouns.add_parser("whoami", help="what the token allows")
     who.set_defaults(run=whoami)
     return parser
@@ -99,6 +100,9 @@ async def whoami(args: argparse.Namespace, client: Client) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
+    if "run_alone" in args:  # it speaks to others than the manager
+        alone: int = await args.run_alone(args)
+        return alone
     settings = load_settings(args.url, args.token)
     async with Client(settings.url, settings.token.get_secret_value()) as client:
         code: int = await args.run(args, client)

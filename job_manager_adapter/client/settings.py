@@ -29,7 +29,8 @@ def load_settings(url: str | None = None, token: str | None = None) -> ClientSet
 
     Raises CopilotError when there is no token, or when others may read the file with it.
     """
-    found = _read(config_path())
+    found = read_config(config_path())
+    found.pop("copilot1", None)  # what `copilot copilot1` needs stands there
     for key, flag in (("url", url), ("token", token)):
         if value := flag or os.environ.get(f"COPILOT_{key.upper()}"):
             found[key] = value
@@ -50,16 +51,27 @@ def load_settings(url: str | None = None, token: str | None = None) -> ClientSet
         ) from error
 
 
-def _read(path: Path) -> dict[str, object]:
+def read_config(path: Path) -> dict[str, object]:
+    """{} without a file. Raises CopilotError, also when others can read it."""
+    if (text := private_text(path)) is None:
+        return {}
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CopilotError(f"{path}: {error}", remedy="correct the file") from error
+
+
+def private_text(path: Path) -> str | None:
+    """None without a file. Raises CopilotError when others can read it."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return {}
+        return None
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         raise CopilotError(
-            f"{path} holds a token and others can read it", remedy=f"chmod 600 {path}"
+            f"{path} holds a secret and others can read it", remedy=f"chmod 600 {path}"
         )
     try:
-        return tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise CopilotError(f"{path}: {error}", remedy="correct the file") from error
