@@ -2,6 +2,8 @@
 
 import asyncio
 import secrets
+import time
+import uuid
 from dataclasses import dataclass, field
 
 from copilot_agent.assembly import Ground
@@ -17,6 +19,7 @@ from copilot_agent.transports.copilot1.carrier import Carrier, Employer
 from copilot_agent.transports.copilot1.jobs import Terms
 from copilot_agent.transports.copilot1.staging import ChirpStageIn, ChirpStageOut
 from copilot_agent.xmpp.client import ClientStream, Login
+from copilot_agent.xmpp.heartbeat import Heartbeats
 
 MECHANISMS = frozenset({"PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256"})
 OLD_MECHANISMS = MECHANISMS | {"DIGEST-MD5"}
@@ -55,7 +58,12 @@ async def run(settings: Settings, engagement: Engagement, ground: Ground) -> int
     """The exit code. Raises InUseError, ValueError and OSError."""
     with alone(settings.state, ground):
         stream = ClientStream(_login(settings, engagement))
-        carrier = Carrier(stream, _employer(settings, engagement, ground))
+        heartbeats = Heartbeats(lambda: str(uuid.uuid4()))
+        carrier = Carrier(
+            stream,
+            _employer(settings, engagement, ground),
+            answer=lambda letter: heartbeats.replies(letter, time.monotonic()),
+        )
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(carrier.run())
             code = await _runtime(settings, ground, carrier).run()

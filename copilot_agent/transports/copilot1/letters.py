@@ -114,7 +114,7 @@ class Letters:
         if answers is None and letter.type != "groupchat":
             await self._open_own(letter, info)
         for each in answers or ():
-            self._reply(each)
+            self._reply(_unsigned(each))
 
     async def _open_own(self, letter: Envelope, info: Tree) -> None:
         """Strangers are acknowledged, so that they stop, and not listened to."""
@@ -124,8 +124,7 @@ class Letters:
         else:
             log.debug("%s is a stranger", letter.sender)
         if letter.wants_ack:
-            # the server puts in who it is from; a wrong name would end the stream
-            self._reply(ack_of(letter).model_copy(update={"sender": ""}))
+            self._reply(_unsigned(ack_of(letter)))
 
     def _reply(self, letter: Envelope) -> None:
         """Too many of them are lost, as on a bad wire: who wants one asks again."""
@@ -144,6 +143,11 @@ class Letters:
 
     def _is_manager(self, sender: str) -> bool:
         return w.bare(sender) == self._managers
+
+
+def _unsigned(letter: Envelope) -> Envelope:
+    """The server puts in who it is from; a wrong name would end the stream."""
+    return letter.model_copy(update={"sender": ""})
 
 
 def _gives_a_job(info: Tree) -> bool:
