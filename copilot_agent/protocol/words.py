@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from copilot_agent.protocol.base import HOST_PORT
+
 _ID = re.compile(r"^\^([a-z])-\[0-9a-hjkmnp-tv-z\]\{20\}\$$")
 _FILE_PART = r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}"
 
@@ -38,6 +40,9 @@ PATTERNS: Mapping[str, str] = {
         "lower-case letters, digits, _ and -, a letter first, at most 32 characters"
     ),
     r"^(\d+)-(\d+)(?::(\d+))?$": "a range such as 1-100, or 0-90:10",
+    rf"^{HOST_PORT}$": "host:port, such as xmpp.example.org:5222",
+    rf"^({HOST_PORT})?$": "host:port, such as xmpp.example.org:5222, or nothing",
+    r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$": "a domain in lower case, such as pilots.example.org",
 }
 _KINDS = {
     "j": "job",
