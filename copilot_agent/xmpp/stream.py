@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -19,6 +20,7 @@ MAX_WAITING = 256
 """Stanzas; while more wait, nothing is read from the server."""
 OPEN_SECONDS = 20.0
 CLOSE_SECONDS = 2.0
+SILENT_SECONDS = 60
 
 
 class StanzaStream(Protocol):
@@ -115,6 +117,11 @@ class Guarded(XMLStream):
 
     # ----- asyncio and slixmpp
 
+    def connection_made(self, transport: asyncio.BaseTransport, send_event: bool = True) -> None:
+        if (wire := transport.get_extra_info("socket")) is not None:
+            _notice_silence(wire)
+        super().connection_made(transport, send_event)
+
     def abort(self) -> None:
         """slixmpp closes before it aborts, which breaks what TLS has torn down already."""
         if self.transport is not None:
@@ -161,6 +168,16 @@ class Guarded(XMLStream):
         text = f" ({why})" if why else ""
         self.inbox.fail(XmppError(trouble, f"the XMPP stream ended{text}"[:500]))
         self.writable.set()
+
+
+def _notice_silence(wire: socket.socket) -> None:
+    """A peer that is gone without a word ends the connection after a minute, not after hours."""
+    if wire.family in (socket.AF_INET, socket.AF_INET6):
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_SECONDS // 2)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENT_SECONDS // 6)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000)
 
 
 class SlixmppStream:
