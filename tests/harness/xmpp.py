@@ -26,7 +26,7 @@ from tests.harness.sockets import Listener, family, listeners
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 DOMAIN = "pilots.test"
 MANAGERS = ("manager-1.test", "manager-2.test")
-_START_SECONDS = 60.0
+START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 
 
@@ -97,7 +97,7 @@ class XmppServer:
         self._process = self._spawn()
         ports = ((self.c2s_port, "jabber:client"), (self.component_port, "jabber:component:accept"))
         for port, namespace in ports:
-            await eventually(partial(self._answers, port, namespace), _START_SECONDS, self.name)
+            await eventually(partial(self._answers, port, namespace), START_SECONDS, self.name)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         log = self.folder / "logs" / f"output-{len(list(self.folder.glob('logs/output-*')))}.log"

@@ -158,9 +158,9 @@ class Stranger:
                 heard += more
         return heard.decode()
 
-    async def features(self) -> str:
+    async def features(self, domain: str = DOMAIN) -> str:
         return await self.say(
-            f"<?xml version='1.0'?><stream:stream to='{DOMAIN}' version='1.0' "
+            f"<?xml version='1.0'?><stream:stream to='{domain}' version='1.0' "
             "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>",
             "</stream:features>",
         )
