@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,6 +52,9 @@ from job_manager_adapter.transports.http.server import (
 )
 from job_manager_adapter.transports.http.tokens import AccessTokens
 from job_manager_adapter.views import Role
+
+if TYPE_CHECKING:
+    from job_manager_adapter.copilot1 import OriginalAgents
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +142,16 @@ class Manager:
             adapters=self.adapters,
             peers=self._peers,
         )
+        self.originals = self._original_agents(clock)
         self.metrics = Metrics(self.services, tuple(settings.experiments), self.version)
         self.url = ""
+
+    def _original_agents(self, clock: SystemClock) -> "OriginalAgents | None":
+        if (options := self.settings.copilot1) is None:
+            return None
+        from job_manager_adapter.copilot1 import OriginalAgents
+
+        return OriginalAgents(options, self.settings, self.services, self.files, clock)
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
         """Serves until `stop`; `ready` is told the URL once requests are answered."""
@@ -197,6 +209,8 @@ class Manager:
                 group.create_task(self.metrics.watch_loop(), name="loop lag"),
                 group.create_task(self._clean_files(), name="files' clean-up"),
             ]
+            if self.originals is not None:
+                tasks.append(group.create_task(self.originals.run(), name="original agents"))
             try:
                 yield
             finally:

@@ -65,6 +65,8 @@ class OpenAttempt(NamedTuple):
     attempt: int
     leased_at: float
     """Unix time."""
+    attached: bool
+    """Its pilot is, to this manager."""
 
 
 class Pilots:
@@ -186,9 +188,7 @@ class Pilots:
         Raises UnauthenticatedError for an unknown pilot, RefusedError with `pilot_retired` or
         `host_banned`.
         """
-        session = await self._conversation.attach(
-            await self._admitted(pilot), carrier, experiments
-        )
+        session = await self._conversation.attach(await self._admitted(pilot), carrier, experiments)
         try:
             await self._admitted(pilot)  # what was committed meanwhile did not find the pilot here
         except RefusedError as error:
@@ -240,7 +240,13 @@ class Pilots:
     def open_leases(self) -> Sequence[OpenAttempt]:
         """All that this manager watches over."""
         return [
-            OpenAttempt(lease.pilot, lease.job, lease.attempt, lease.leased_at)
+            OpenAttempt(
+                lease.pilot,
+                lease.job,
+                lease.attempt,
+                lease.leased_at,
+                lease.pilot in self._dispatcher.sessions,
+            )
             for lease in self._dispatcher.leases
         ]
 

@@ -1,0 +1,240 @@
+"""The manager's account of Co-Pilot 1: runs what the core decides about original agents."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Protocol, assert_never
+
+from copilot_agent.protocol.copilot1.commands import command_of, info_of
+from copilot_agent.protocol.copilot1.envelope import Envelope, ack_of
+from copilot_agent.protocol.copilot1.errors import StanzaError
+from copilot_agent.protocol.copilot1.job_commands import Command, WantOutputDir
+from copilot_agent.protocol.errors import CopilotError
+from copilot_agent.xmpp.errors import XmppError
+from job_manager_adapter.core.copilot1 import instance as core
+from job_manager_adapter.core.leases import Key
+from job_manager_adapter.services.errors import RefusedError
+from job_manager_adapter.transports.copilot1.standin import Desk, StandIn
+
+log = logging.getLogger(__name__)
+MAX_WAITING = 8
+"""Requests of one agent that are under way; it repeats what is dropped."""
+TEND_SECONDS = 600.0
+
+
+class Sender(Protocol):
+    async def send(self, envelope: Envelope) -> None:
+        """Raises XmppError and StanzaError."""
+
+
+async def _nobody(_: Envelope, __: Command) -> None:
+    """Nothing else is spoken on the account."""
+
+
+class Copilot1Door:
+    """`heard` is told of every message; `others` of what is no part of a job's life."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        instance: core.Instance,
+        ids: Callable[[], str],
+        *,
+        resume_seconds: float,
+        others: Callable[[Envelope, Command], Awaitable[None]] = _nobody,
+    ) -> None:
+        self._desk = desk
+        self._instance = instance
+        self._ids = ids
+        self._resume_seconds = resume_seconds
+        self._others = others
+        self._account: Sender | None = None
+        self._stand_ins: dict[str, StandIn] = {}
+        self._waiting: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.tallies: Counter[str] = Counter()
+        """Since the start: strangers, late, refused, jobs_handed, jobs_taken."""
+
+    def speak_through(self, account: Sender) -> None:
+        self._account = account
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._desk.chirp.prepare()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._repeat(self.resume, self._resume_seconds))
+                group.create_task(self._repeat(self.tidy, TEND_SECONDS))
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+            for stand_in in self._stand_ins.values():
+                await stand_in.close()
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while True:
+            try:
+                await work()
+            except (CopilotError, OSError) as error:
+                log.warning("copilot1: %s", error)
+            await asyncio.sleep(seconds)
+
+    # ----- what comes in
+
+    async def heard(self, envelope: Envelope) -> None:
+        if envelope.info is None:
+            return
+        try:
+            command = command_of(envelope.info)
+        except StanzaError as error:
+            await self._refuse(envelope, error)
+            return
+        if self._instance.knows(envelope):
+            await self._handle(core.Heard(envelope, command))
+        await self._others(envelope, command)
+
+    async def _refuse(self, envelope: Envelope, error: StanzaError) -> None:
+        """It is acknowledged all the same: it will not be better when it comes again."""
+        self.tallies["refused"] += 1
+        log.warning("copilot1: a message of %s is refused: %s", core.bare(envelope.sender), error)
+        if self._instance.knows(envelope) and envelope.wants_ack:
+            await self._send(ack_of(envelope))
+
+    async def _handle(self, event: core.Event) -> None:
+        for effect in self._instance.handle(event, self._desk.now()):
+            await self._do(effect)
+
+    async def _do(self, effect: core.Effect) -> None:
+        match effect:
+            case core.Acknowledge():
+                await self._send(ack_of(effect.envelope))
+            case core.Say():
+                await self._say(effect.recipient, effect.command)
+            case core.LookForJob():
+                await self._handle(core.Looked(effect.sender, self._look(effect)))
+            case core.ClaimJob():
+                self._start(effect.sender, self._claim(effect))
+            case core.FindPlace():
+                self._start(effect.sender, self._place(effect))
+            case core.TakeResult():
+                self._start(effect.envelope.sender, self._finish(effect))
+            case core.Note():
+                self.tallies[effect.kind] += 1
+                log.warning("copilot1: %s %s", effect.agent, effect.text)
+            case _ as never:
+                assert_never(never)
+
+    async def _say(self, recipient: str, command: Command) -> None:
+        await self._send(Envelope(recipient=recipient, id=self._ids(), info=info_of(command)))
+
+    async def _send(self, envelope: Envelope) -> None:
+        """What does not get through is asked for again."""
+        if self._account is None:
+            return
+        try:
+            await self._account.send(envelope)
+        except (XmppError, StanzaError) as error:
+            log.warning("copilot1: nothing reaches %s: %s", envelope.recipient, error)
+
+    # ----- what takes a while
+
+    def _start(self, sender: str, work: Coroutine[object, object, None]) -> None:
+        agent = core.bare(sender)
+        if self._waiting[agent] >= MAX_WAITING:
+            work.close()
+            return
+        self._waiting[agent] += 1
+        task = asyncio.create_task(self._counted(agent, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _counted(self, agent: str, work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        finally:
+            self._waiting[agent] -= 1
+            if not self._waiting[agent]:
+                del self._waiting[agent]
+                if (stand_in := self._stand_ins.get(agent)) and stand_in.idle:
+                    del self._stand_ins[agent]
+
+    def _stand_in(self, agent: str) -> StandIn:
+        if agent not in self._stand_ins:
+            self._stand_ins[agent] = StandIn(agent, self._desk)
+        return self._stand_ins[agent]
+
+    def _look(self, effect: core.LookForJob) -> bool:
+        """Also an agent that holds something is answered: it gets that again."""
+        stand_in = self._stand_ins.get(core.bare(effect.sender))
+        if stand_in and stand_in.held:
+            return True
+        terms = self._desk.terms
+        capabilities = terms.capabilities(effect.machine)
+        return self._desk.pilots.has_job_for(capabilities, terms.experiments)
+
+    async def _claim(self, effect: core.ClaimJob) -> None:
+        run = None
+        try:
+            run = await self._stand_in(core.bare(effect.sender)).claim(effect.machine)
+        except CopilotError as error:
+            log.warning("copilot1: no job for %s: %s", effect.sender, error)
+        self.tallies["jobs_handed"] += run is not None
+        await self._handle(core.Claimed(effect.sender, effect.message, run))
+
+    async def _place(self, effect: core.FindPlace) -> None:
+        ours = await self._is_ours(effect)
+        if ours and effect.store:
+            try:
+                await asyncio.to_thread(self._desk.chirp.receive, effect.about.job_id)
+            except OSError as error:
+                log.warning("copilot1: no place for %s: %s", effect.about.job_id, error)
+                ours = False
+        await self._handle(core.Placed(effect.sender, effect.about, ours))
+
+    async def _is_ours(self, effect: core.FindPlace) -> bool:
+        """Of several managers the one with the lease answers; if it has ended, everybody may."""
+        here = {(one.job, one.attempt) for one in self._desk.pilots.open_leases()}
+        if effect.attempt in here or not isinstance(effect.about, WantOutputDir):
+            return True
+        try:
+            await self._desk.pilots.require_open(*effect.attempt)
+        except RefusedError:
+            return True
+        except CopilotError as error:
+            log.warning("copilot1: %s waits for the store: %s", effect.about.job_id, error)
+        return False
+
+    async def _finish(self, effect: core.TakeResult) -> None:
+        envelope, safe = effect.envelope, False
+        stand_in = self._stand_in(core.bare(envelope.sender))
+        try:
+            report = await stand_in.finish(effect.attempt, effect.done.job_id, effect.done)
+            safe = True
+            self.tallies["jobs_taken" if report else "late"] += 1
+        except (CopilotError, OSError) as error:
+            log.warning("copilot1: %s has to come again: %s", effect.done.job_id, error)
+        await self._handle(core.Finished(envelope, safe))
+
+    # ----- care
+
+    async def resume(self) -> None:
+        """Holds what agents hold and nobody speaks for: after a restart, or another's death."""
+        held = {stand_in.held for stand_in in self._stand_ins.values()}
+        for one in self._desk.pilots.open_leases():
+            key: Key = (one.job, one.attempt)
+            overdue = self._desk.now() > one.leased_at + self._desk.terms.job
+            if key in held or overdue or one.attached:
+                continue
+            if agent := await self._desk.agents.agent_of(one.pilot):
+                log.info("copilot1: goes on for %s with %s", agent, one.job)
+                await self._stand_in(agent).resume(key)
+
+    async def tidy(self) -> None:
+        """Removes the directories of attempts that have ended long ago."""
+        seconds = self._desk.terms.job
+        for name, key in await asyncio.to_thread(lambda: [*self._desk.chirp.leftovers(seconds)]):
+            try:
+                await self._desk.pilots.require_open(*key)
+            except RefusedError:
+                await asyncio.to_thread(self._desk.chirp.remove, name)
