@@ -55,6 +55,8 @@ class OriginalAgents:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.door.run())
             group.create_task(self.account.run())
+            await self.account.wait_online()
+            log.info("copilot1: online as %s/%s", self._login.jid, self._login.resource)
 
 
 def _desk(

@@ -1,7 +1,7 @@
 """The root directory of the Chirp server through which original agents move files.
 
-Strangers write in it, where `.__acl` (cctools' Chirp manual, "Security") lets them: in one directory
-an attempt, under a name that nobody can guess. Nothing here follows a link.
+Strangers write in it, where `.__acl` (the manual of cctools' Chirp, "Security") lets them: in one
+directory an attempt, under a name that nobody can guess. Nothing here follows a link.
 """
 
 import os
@@ -18,8 +18,8 @@ from job_manager_adapter.core.copilot1.names import attempt_named
 from job_manager_adapter.core.leases import Key
 
 ACL = ".__acl"
-READ, WRITE = "r", "w"
-"""All that chirp_get and chirp_put need. To list a directory is another right."""
+READ, WRITE = "rl", "w"
+"""All that chirp_get, which looks at a file before it reads it, and chirp_put need."""
 
 
 class ChirpRoot:
