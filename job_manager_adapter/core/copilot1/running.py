@@ -10,6 +10,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
+
+from copilot_agent.protocol.copilot1.errors import refusal_of
 from copilot_agent.protocol.copilot1.job_commands import Job, RunJob
 from copilot_agent.protocol.copilot1.job_data import JobData, job_data_text
 from copilot_agent.protocol.job import InputFile, JobSpec
@@ -43,6 +46,13 @@ class Running:
 
 def running(spec: JobSpec, place: Place, now: float) -> Running:
     """Raises StanzaError for what cannot be said, such as a package's name with a blank."""
+    try:
+        return _running(spec, place, now)
+    except ValidationError as error:
+        raise refusal_of(error) from error
+
+
+def _running(spec: JobSpec, place: Place, now: float) -> Running:
     plain = _is_plain(spec)
     inputs = {name: file for name, file in _local_names(spec, plain).items() if file.url is None}
     names = tuple(inputs) if plain else (*inputs, SCRIPT)

@@ -152,6 +152,8 @@ class Copilot1Door:
     async def _counted(self, agent: str, work: Coroutine[object, object, None]) -> None:
         try:
             await work
+        except Exception:  # of one agent's request: the others go on
+            log.exception("copilot1: a request of %s failed", agent)
         finally:
             self._waiting[agent] -= 1
             if not self._waiting[agent]:
