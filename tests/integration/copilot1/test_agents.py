@@ -61,7 +61,8 @@ async def test_programs_directories_and_archives_are_what_the_job_says(
     job = await shared.submit(
         "python3",
         "-c",
-        "import os; print(open('in/a.txt').read(), open('t/lib/words.txt').read(), os.environ['X'])",
+        "import os; show = lambda name: open(name).read();"
+        " print(show('in/a.txt'), show('t/lib/words.txt'), os.environ['X'])",
         inputs=[
             await shared.upload("in/a.txt", b"first\n"),
             await shared.upload("t", tree.getvalue(), unpack=True),
