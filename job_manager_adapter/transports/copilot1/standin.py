@@ -88,6 +88,8 @@ class Hand:
     run: RunJob | None = None
     """None after a restart of the manager, until the agent asks again."""
     handed: int = 0
+    finishing: bool = False
+    """Its outputs are being taken in: now it is for us to be quick."""
     holding: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
 
@@ -129,6 +131,8 @@ class StandIn:
             if self._hand is None:
                 return None
             self._hand.handed += 1
+            if self._voice:
+                self._voice.say((self._hand.key, Phase.RUNNING))
             return self._hand.run
 
     async def finish(self, key: Key, job_id: str, done: JobDone) -> Report | None:
@@ -137,11 +141,12 @@ class StandIn:
         None if the attempt has ended before: what comes now is too late. Raises CopilotError.
         """
         async with self._lock:
-            if self.held != key and not await self._regain(key):
+            if self.held != key and not await self._regain(key, finishing=True):
                 return None
             hand = self._hand
             if hand is None:
                 return None
+            hand.finishing = True
             taken = await self._desk.intake.take_in(job_id, key, hand.spec)
             if self._hand is not hand or self._voice is None:  # cancelled meanwhile, or moved
                 return None
@@ -196,8 +201,9 @@ class StandIn:
         self._voice = Voice(session, wants)
         return self._voice
 
-    def _receive(self, offer: Offer, since: float) -> None:
-        hand = self._hand = Hand((offer.job, offer.attempt), offer.spec, since)
+    def _receive(self, offer: Offer, since: float, finishing: bool = False) -> None:
+        key = (offer.job, offer.attempt)
+        hand = self._hand = Hand(key, offer.spec, since, finishing=finishing)
         if self._voice:
             self._voice.say((hand.key, Phase.STAGE_IN))
             hand.holding = asyncio.create_task(self._hold(hand, self._voice))
@@ -226,7 +232,7 @@ class StandIn:
         files = {local: self._desk.files.blob_path(sha) for local, sha in found.files.items()}
         self._desk.chirp.export(name, files, {SCRIPT: found.script} if found.script else {})
 
-    async def _regain(self, key: Key) -> bool:
+    async def _regain(self, key: Key, *, finishing: bool = False) -> bool:
         """Whether the attempt is still the agent's; then it is in its hands here, too."""
         try:
             await self._desk.pilots.require_open(*key)
@@ -239,7 +245,7 @@ class StandIn:
         }
         while offer := await _offer(voice, SOON_SECONDS):
             if (offer.job, offer.attempt) == key:
-                self._receive(offer, leased_at.get(key, self._desk.now()))
+                self._receive(offer, leased_at.get(key, self._desk.now()), finishing)
                 return True
         voice.leave()
         return False
@@ -250,7 +256,7 @@ class StandIn:
         """Renews the lease, as the agent cannot, until it has had its time or is told to stop."""
         terms = self._desk.terms
         try:
-            while self._desk.now() < hand.since + terms.job:
+            while hand.finishing or self._desk.now() < hand.since + terms.job:
                 frame = await voice.hear(terms.heartbeat)
                 if frame and (order := _order_about(frame, hand.key)):
                     await self._obey(order, hand, voice)
@@ -289,6 +295,7 @@ class StandIn:
         try:
             verdict = await voice.report(report)
         except CopilotError:  # it stays in the agent's hands
+            hand.finishing = False
             if self._hand is hand:
                 hand.holding = asyncio.create_task(self._hold(hand, voice))
             raise
