@@ -9,6 +9,7 @@ input.
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from pydantic import ValidationError
 
@@ -76,7 +77,7 @@ def _is_plain(spec: JobSpec) -> bool:
     """Whether the original's own fields can say it: a program among flat inputs."""
     names = {file.name for file in spec.inputs}
     simple = all("/" not in file.name and not (file.url or file.unpack) for file in spec.inputs)
-    program, texts = spec.command[0], (*spec.command, *spec.environment.values())
+    program, texts = spec.command[0], (*spec.command, *chain(*spec.environment.items()), *names)
     sayable = sum(map(len, texts)) < 16_000 and not any(_CONTROLS & set(text) for text in texts)
     return simple and sayable and program.startswith("./") and program[2:] in names
 
