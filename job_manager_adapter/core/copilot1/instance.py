@@ -3,7 +3,7 @@
     want_getJob          ack; have_getJob if a job waits that the agent could take, else silence
     getJob               ack; runJob once the claim is committed, the same one for the same id
     want_getJobOutputDir ack; have_getJobOutputDir from the manager that holds the lease
-    getJobOutputDir      ack; storeJobOutputDir
+    getJobOutputDir      ack; storeJobOutputDir, or redirect to a storage manager
     jobDone              ack once its report is committed; only from the agent that has the lease
 
 Never `sleep`: it makes the agent's machine reboot. Whoever is not of our domain is not answered.
@@ -208,7 +208,8 @@ class Instance:
         return []
 
     def _place(self, envelope: Envelope, about: WantOutputDir | GetOutputDir) -> Effects:
-        if referral := self._manners.storage_manager:
+        referral = self._manners.storage_manager
+        if referral and isinstance(about, GetOutputDir):
             return [Say(envelope.sender, Redirect(referral=referral, info=info_of(about)))]
         agent = bare(envelope.sender)
         if attempt := self._names.attempt_of(agent, about.job_id):

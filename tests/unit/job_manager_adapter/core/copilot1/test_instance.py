@@ -120,13 +120,15 @@ def test_outputs_are_placed_for_the_agent_whose_job_it_is() -> None:
 
 
 def test_outputs_go_to_a_storage_manager_if_there_is_one() -> None:
-    """The agent repeats what it asked, there."""
-    want = WantOutputDir(job_id=JOB_ID, job_data="startedAt=1####")
-    effects = instance(storage_manager="sm@copilot.test").handle(heard(want), 0)
-    (say,) = without_acks(effects)
+    """The agent repeats there what it asked; as with the original, it asks us first."""
+    manager = instance(storage_manager="sm@copilot.test")
+    want = WantOutputDir(job_id=JOB_ID)
+    assert without_acks(manager.handle(heard(want), 0)) == [FindPlace(AGENT, want, KEY, False)]
+    get = GetOutputDir(job_id=JOB_ID, job_data="startedAt=1####")
+    (say,) = without_acks(manager.handle(heard(get, "2"), 0))
     assert isinstance(say, Say) and isinstance(say.command, Redirect)
     assert say.command.referral == "sm@copilot.test"
-    assert command_of(say.command.info) == want
+    assert command_of(say.command.info) == get
 
 
 def test_job_done_is_acknowledged_after_its_report_was_committed() -> None:
