@@ -92,6 +92,7 @@ def _terms(options: Copilot1, settings: Settings) -> Terms:
         disk_mib=options.disk_mib,
         offer=options.offer_seconds,
         job=options.job_seconds,
+        gone=options.gone_seconds,
     )
 
 

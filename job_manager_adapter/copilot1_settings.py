@@ -60,7 +60,9 @@ class Copilot1(Strict):
     offer_seconds: Annotated[float, Field(gt=0, le=50)] = 20.0
     """How long a getJob waits for a claim; agents wait 60 s."""
     job_seconds: Seconds = 86400.0
-    """How long an agent keeps a job without a word; it cannot say that it lives."""
+    """How long an agent keeps a job at most; it cannot say that it lives."""
+    gone_seconds: Seconds = 900.0
+    """How long it keeps one after the XMPP server has said that it is not connected any more."""
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:

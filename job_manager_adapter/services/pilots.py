@@ -65,8 +65,6 @@ class OpenAttempt(NamedTuple):
     attempt: int
     leased_at: float
     """Unix time."""
-    attached: bool
-    """Its pilot is, to this manager."""
 
 
 class Pilots:
@@ -237,17 +235,17 @@ class Pilots:
         drained = self._dispatcher.drains.of("", "") is not None
         return not drained and self._dispatcher.matcher.has_job_for(idle.room())
 
-    def open_leases(self) -> Sequence[OpenAttempt]:
-        """All that this manager watches over."""
+    def watched(self, job: str, attempt: int) -> OpenAttempt | None:
+        """An attempt whose lease this manager keeps."""
+        lease = self._dispatcher.leases.get((job, attempt))
+        return OpenAttempt(lease.pilot, job, attempt, lease.leased_at) if lease else None
+
+    def unattended(self) -> Sequence[OpenAttempt]:
+        """Those watched for whose pilots nobody speaks here."""
         return [
-            OpenAttempt(
-                lease.pilot,
-                lease.job,
-                lease.attempt,
-                lease.leased_at,
-                lease.pilot in self._dispatcher.sessions,
-            )
+            OpenAttempt(lease.pilot, lease.job, lease.attempt, lease.leased_at)
             for lease in self._dispatcher.leases
+            if lease.pilot not in self._dispatcher.sessions
         ]
 
     # What operators see and do

@@ -16,6 +16,9 @@ from job_manager_adapter.services.context import base64url
 from job_manager_adapter.services.enrolments import Enrolments
 from job_manager_adapter.services.pilots import Pilots
 
+MAX_KNOWN = 100_000
+"""Pilots that are remembered to be somebody's, or nobody's."""
+
 
 class Agents:
     """Remembers pilots in files that all managers with the same keys share.
@@ -60,6 +63,8 @@ class Agents:
 
     async def agent_of(self, pilot: str) -> str | None:
         """None for a pilot that stands for itself."""
+        if len(self._jids) > MAX_KNOWN:
+            self._jids.clear()
         if pilot not in self._jids:  # an agent's file is there before its pilot gets a lease
             self._jids.update(await asyncio.to_thread(self._read))
         return self._jids.setdefault(pilot, None)

@@ -70,10 +70,11 @@ class ChirpRoot:
             handle = os.open(f"{name}.tgz", flags, dir_fd=directory)
         finally:
             os.close(directory)
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            os.close(handle)
+            raise OSError(f"{name}.tgz is no ordinary file")
         with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-                raise OSError(f"{name}.tgz is no ordinary file")
             yield file
 
     def remove(self, name: str) -> None:

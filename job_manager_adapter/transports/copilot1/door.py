@@ -10,6 +10,7 @@ from copilot_agent.protocol.copilot1.commands import command_of, info_of
 from copilot_agent.protocol.copilot1.envelope import Envelope, ack_of
 from copilot_agent.protocol.copilot1.errors import StanzaError
 from copilot_agent.protocol.copilot1.job_commands import Command, WantOutputDir
+from copilot_agent.protocol.copilot1.monitor_commands import Ping
 from copilot_agent.protocol.errors import CopilotError
 from copilot_agent.xmpp.errors import XmppError
 from job_manager_adapter.core.copilot1 import instance as core
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 8
 """Requests of one agent that are under way; it repeats what is dropped."""
 TEND_SECONDS = 600.0
+PAUSES = (2.0, 5.0, 15.0, 60.0, 300.0)
+"""Seconds before outputs are tried to be taken in again, such as after a full disk."""
 
 
 class Sender(Protocol):
@@ -66,6 +69,7 @@ class Copilot1Door:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._repeat(self.resume, self._resume_seconds))
                 group.create_task(self._repeat(self.tidy, TEND_SECONDS))
+                group.create_task(self._repeat(self.probe, self._desk.terms.gone / 4))
         finally:
             for task in list(self._tasks):
                 task.cancel()
@@ -83,16 +87,32 @@ class Copilot1Door:
     # ----- what comes in
 
     async def heard(self, envelope: Envelope) -> None:
-        if envelope.info is None:
-            return
         try:
-            command = command_of(envelope.info)
+            self._note_presence(envelope)
+            if envelope.info is not None:
+                await self._take(envelope, command_of(envelope.info))
         except StanzaError as error:
             await self._refuse(envelope, error)
-            return
+        except Exception:  # of one message: the others are heard
+            log.exception("copilot1: a message of %s failed", core.bare(envelope.sender))
+
+    async def _take(self, envelope: Envelope, command: Command) -> None:
         if self._instance.knows(envelope):
             await self._handle(core.Heard(envelope, command))
         await self._others(envelope, command)
+
+    def _note_presence(self, envelope: Envelope) -> None:
+        """What bounces from an agent's address says that it is gone, everything else that it lives.
+
+        Originals send no other sign of life.
+        """
+        stand_in = self._stand_ins.get(core.bare(envelope.sender))
+        if stand_in is None or not self._instance.knows(envelope):
+            return
+        if envelope.type != "error":
+            stand_in.seen(envelope.sender)
+        elif envelope.sender == stand_in.address:
+            stand_in.gone()
 
     async def _refuse(self, envelope: Envelope, error: StanzaError) -> None:
         """It is acknowledged all the same: it will not be better when it comes again."""
@@ -161,9 +181,11 @@ class Copilot1Door:
                 if (stand_in := self._stand_ins.get(agent)) and stand_in.idle:
                     del self._stand_ins[agent]
 
-    def _stand_in(self, agent: str) -> StandIn:
+    def _stand_in(self, agent: str, address: str = "") -> StandIn:
         if agent not in self._stand_ins:
             self._stand_ins[agent] = StandIn(agent, self._desk)
+        if address:
+            self._stand_ins[agent].seen(address)
         return self._stand_ins[agent]
 
     def _look(self, effect: core.LookForJob) -> bool:
@@ -178,7 +200,8 @@ class Copilot1Door:
     async def _claim(self, effect: core.ClaimJob) -> None:
         run = None
         try:
-            run = await self._stand_in(core.bare(effect.sender)).claim(effect.machine)
+            stand_in = self._stand_in(core.bare(effect.sender), effect.sender)
+            run = await stand_in.claim(effect.machine)
         except CopilotError as error:
             log.warning("copilot1: no job for %s: %s", effect.sender, error)
         self.tallies["jobs_handed"] += run is not None
@@ -196,8 +219,9 @@ class Copilot1Door:
 
     async def _is_ours(self, effect: core.FindPlace) -> bool:
         """Of several managers the one with the lease answers; if it has ended, everybody may."""
-        here = {(one.job, one.attempt) for one in self._desk.pilots.open_leases()}
-        if effect.attempt in here or not isinstance(effect.about, WantOutputDir):
+        if self._desk.pilots.watched(*effect.attempt) or not isinstance(
+            effect.about, WantOutputDir
+        ):
             return True
         try:
             await self._desk.pilots.require_open(*effect.attempt)
@@ -208,29 +232,42 @@ class Copilot1Door:
         return False
 
     async def _finish(self, effect: core.TakeResult) -> None:
-        envelope, safe = effect.envelope, False
-        stand_in = self._stand_in(core.bare(envelope.sender))
-        try:
-            report = await stand_in.finish(effect.attempt, effect.done.job_id, effect.done)
-            safe = True
-            self.tallies["jobs_taken" if report else "late"] += 1
-        except (CopilotError, OSError) as error:
-            log.warning("copilot1: %s has to come again: %s", effect.done.job_id, error)
-        await self._handle(core.Finished(envelope, safe))
+        sender = effect.envelope.sender
+        stand_in = self._stand_in(core.bare(sender), sender)
+        for pause in PAUSES:
+            try:
+                report = await stand_in.finish(effect.attempt, effect.done.job_id, effect.done)
+            except (CopilotError, OSError) as error:
+                log.warning("copilot1: %s is not taken in yet: %s", effect.done.job_id, error)
+                await asyncio.sleep(pause)
+            else:
+                self.tallies["jobs_taken" if report else "late"] += 1
+                await self._handle(core.Finished(effect.envelope, safe=True))
+                return
+        stand_in.stop_finishing()
+        await self._handle(core.Finished(effect.envelope, safe=False))
 
     # ----- care
 
     async def resume(self) -> None:
         """Holds what agents hold and nobody speaks for: after a restart, or another's death."""
         held = {stand_in.held for stand_in in self._stand_ins.values()}
-        for one in self._desk.pilots.open_leases():
+        for one in self._desk.pilots.unattended():
             key: Key = (one.job, one.attempt)
             overdue = self._desk.now() > one.leased_at + self._desk.terms.job
-            if key in held or overdue or one.attached:
+            if key in held or overdue:
                 continue
             if agent := await self._desk.agents.agent_of(one.pilot):
                 log.info("copilot1: goes on for %s with %s", agent, one.job)
                 await self._stand_in(agent).resume(key)
+
+    async def probe(self) -> None:
+        """Says something to agents at work, to learn from the XMPP server who is gone."""
+        for stand_in in list(self._stand_ins.values()):
+            if stand_in.held and stand_in.address:
+                info = info_of(Ping())
+                about = Envelope(recipient=stand_in.address, id=self._ids(), noack=True, info=info)
+                await self._send(about)
 
     async def tidy(self) -> None:
         """Removes the directories of attempts that have ended long ago."""

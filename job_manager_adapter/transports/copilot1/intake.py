@@ -58,10 +58,14 @@ class Intake:
         with self._chirp.archive(job_id) as archive:
             # by its descriptor: what stands under the name may be another file by now
             opened = Path(f"/proc/self/fd/{archive.fileno()}")
-            unpack(opened, root, _caps(spec), wanted=names)
+            unpack(opened, root, _caps(spec), check=self._check_room, wanted=names)
         paths = {ours: root / theirs for theirs, ours in wanted.items()}
         here = {ours: path for ours, path in paths.items() if path.is_file()}
         return {**dict.fromkeys(LOGS.values()), **here}
+
+    def _check_room(self) -> None:
+        if self._files.free_bytes() < self._files.floor_bytes:
+            raise CopilotError("the manager's disk is nearly full", code=ErrorCode.NO_SPACE)
 
     async def _store(
         self, key: Key, spec: JobSpec, found: dict[str, Path | None]

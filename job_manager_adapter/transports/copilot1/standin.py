@@ -46,6 +46,7 @@ class Terms:
     platform: str = "linux/x86_64"
     offer: float = 20.0
     job: float = 86400.0
+    gone: float = 900.0
 
     def capabilities(self, machine: Machine) -> Capabilities:
         """What the agent says of its machine; what it does not say is as configured."""
@@ -102,6 +103,9 @@ class StandIn:
         self._lock = asyncio.Lock()
         self._voice: Voice | None = None
         self._hand: Hand | None = None
+        self.address = ""
+        """The agent's own, full; empty until it says something."""
+        self._gone_since: float | None = None
         self._resumed = Capabilities(cores=0, memory_mib=0, disk_mib=0)
 
     @property
@@ -112,6 +116,15 @@ class StandIn:
     def idle(self) -> bool:
         return self._hand is None and not self._lock.locked()
 
+    def seen(self, address: str) -> None:
+        """The agent said something."""
+        self.address, self._gone_since = address, None
+
+    def gone(self) -> None:
+        """The XMPP server says that nobody is there."""
+        if self._gone_since is None:
+            self._gone_since = self._desk.now()
+
     # ----- what the agent asks for
 
     async def claim(self, machine: Machine) -> RunJob | None:
@@ -121,6 +134,8 @@ class StandIn:
         one again, a few times. Raises CopilotError.
         """
         async with self._lock:
+            if self._hand and self._hand.finishing:
+                return None  # soon it has nothing in its hands
             if self._hand and self._hand.handed >= MOST_HANDED:
                 text = f"the agent asked for a job {MOST_HANDED} times while it held this one"
                 await self._fail(FailureClass.LEASE_LOST, text)
@@ -138,7 +153,8 @@ class StandIn:
     async def finish(self, key: Key, job_id: str, done: JobDone) -> Report | None:
         """Takes the outputs and reports; returns once that is committed.
 
-        None if the attempt has ended before: what comes now is too late. Raises CopilotError.
+        None if the attempt has ended before: what comes now is too late. Raises CopilotError where
+        it has to be tried again, until which it stays in the agent's hands.
         """
         async with self._lock:
             if self.held != key and not await self._regain(key, finishing=True):
@@ -153,6 +169,11 @@ class StandIn:
             report = report_of(key, hand.spec, done, taken, self._desk.now() - hand.since)
             await self._end(report)
             return report
+
+    def stop_finishing(self) -> None:
+        """It cannot be taken in; perhaps the agent brings it once more."""
+        if self._hand:
+            self._hand.finishing = False
 
     async def resume(self, key: Key) -> None:
         """Goes on with what was in the agent's hands before the manager was restarted."""
@@ -240,12 +261,11 @@ class StandIn:
             return False
         voice = await self._attach(self._resumed, NOTHING)
         voice.say()
-        leased_at = {
-            (one.job, one.attempt): one.leased_at for one in self._desk.pilots.open_leases()
-        }
+        known = self._desk.pilots.watched(*key)
+        since = known.leased_at if known else self._desk.now()
         while offer := await _offer(voice, SOON_SECONDS):
             if (offer.job, offer.attempt) == key:
-                self._receive(offer, leased_at.get(key, self._desk.now()), finishing)
+                self._receive(offer, since, finishing)
                 return True
         voice.leave()
         return False
@@ -256,14 +276,14 @@ class StandIn:
         """Renews the lease, as the agent cannot, until it has had its time or is told to stop."""
         terms = self._desk.terms
         try:
-            while hand.finishing or self._desk.now() < hand.since + terms.job:
+            while hand.finishing or self._has_time(hand):
                 frame = await voice.hear(terms.heartbeat)
                 if frame and (order := _order_about(frame, hand.key)):
                     await self._obey(order, hand, voice)
                     break
                 voice.say((hand.key, Phase.RUNNING))
             else:
-                log.warning("copilot1: %s had its time and kept %s", self._agent, hand.key[0])
+                await self._lose(hand, voice)
         except SessionClosedError as error:
             log.info(
                 "copilot1: %s does not hold %s any more: %s", self._agent, *hand.key[:1], error
@@ -273,6 +293,18 @@ class StandIn:
         if self._hand is hand:
             self._hand = None
             voice.leave()
+
+    async def _lose(self, hand: Hand, voice: Voice) -> None:
+        """Another pilot gets the job; an agent that lives after all works on in vain."""
+        why = "is gone" if self._gone_since is not None else "had its time"
+        log.warning("copilot1: %s %s, and has not brought %s", self._agent, why, hand.key[0])
+        text = f"the agent {why}: nothing came from it"
+        await voice.report(_ended(hand.key, FailureClass.LEASE_LOST, text))
+
+    def _has_time(self, hand: Hand) -> bool:
+        now, terms = self._desk.now(), self._desk.terms
+        there = self._gone_since is None or now < self._gone_since + terms.gone
+        return there and now < hand.since + terms.job
 
     async def _obey(self, order: CommandKind, hand: Hand, voice: Voice) -> None:
         """The agent cannot be stopped; it works on, and what it brings is too late."""
@@ -294,8 +326,7 @@ class StandIn:
         await _cancelled(hand.holding)
         try:
             verdict = await voice.report(report)
-        except CopilotError:  # it stays in the agent's hands
-            hand.finishing = False
+        except CopilotError:
             if self._hand is hand:
                 hand.holding = asyncio.create_task(self._hold(hand, voice))
             raise

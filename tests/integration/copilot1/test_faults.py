@@ -102,10 +102,29 @@ async def test_what_a_dead_agent_had_goes_to_another(setting: Setting) -> None:
     job = await setting.submit("/bin/true")
     await dies(setting, Habits(dies_with_job=True))
     await setting.reached(job, "waiting", 20)
+    assert "had its time" in (await setting.client.jobs.show(job)).attempts[0].message
     await setting.works()
     view = await setting.ended(job)
     succeeded_once(view)
     assert [attempt.failure_class for attempt in view.attempts] == [FailureClass.LEASE_LOST, None]
+
+
+async def test_an_agent_that_is_not_connected_loses_its_job_soon(
+    server: Copilot1Server, chirp: ChirpServer, tmp_path: Path
+) -> None:
+    async with running(server, chirp, tmp_path, "gone_seconds = 0.4\n", "jm-own") as setting:
+        job, path = await gate(setting)
+        async with at_work(setting) as agent:
+            await told(agent, "Heartbeat:ping", 6)  # longer than it may be gone
+            assert (await setting.client.jobs.show(job)).state is JobState.RUNNING
+            path.touch()
+        succeeded_once(await setting.ended(job))
+        job = await setting.submit("/bin/true")
+        await dies(setting, Habits(dies_with_job=True))
+        await setting.reached(job, "waiting", 10)
+        assert "is gone" in (await setting.client.jobs.show(job)).attempts[0].message
+        await setting.works()
+        succeeded_once(await setting.ended(job))
 
 
 @pytest.mark.parametrize("generation", ["A", "B"])
@@ -247,7 +266,7 @@ async def test_a_killed_manager_takes_what_its_agents_bring_after_its_return(
 ) -> None:
     async with running(server, chirp, tmp_path, account="jm-own") as setting:
         job, path = await gate(setting)
-        async with at_work(setting) as agent:
+        async with at_work(setting, Habits(minute=0.3)) as agent:
             await setting.manager.kill()
             path.touch()
             await eventually(

@@ -41,7 +41,7 @@ class Instances:
         more += f'resource = "{resource}"\noffer_seconds = 3\n'
         root = self.root / resource
         ours = await section(self.server, self.chirp, root, account=account, more=more)
-        entered = manager(root, settings=self._store + ours, lease_seconds=3.0)
+        entered = manager(root, settings=self._store + ours, lease_seconds=2.0)
         started = await self._stack.enter_async_context(entered)
         await eventually(lambda: "online" in started.said, what=f"{resource} is online")
         return started
@@ -70,7 +70,7 @@ async def test_a_killed_instance_is_replaced_by_the_other(instances: Instances) 
     gate = instances.root / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.05; done"
     job = await jobs["alpha"].submit("/bin/sh", "-c", script)
-    async with instances.agent("agent-pg") as agent:
+    async with instances.agent("agent-pg", Habits(minute=0.3)) as agent:
         working = asyncio.create_task(agent.run())
         haves = await told(agent, "have_getJob", 2)
         assert {one.sender.partition("/")[2] for one in haves} == {"alpha", "beta"}
