@@ -19,9 +19,9 @@ from job_manager_adapter.services.files import FileService
 from job_manager_adapter.settings import Settings
 from job_manager_adapter.transports.copilot1.agents import Agents
 from job_manager_adapter.transports.copilot1.chirp import ChirpRoot
+from job_manager_adapter.transports.copilot1.desk import Desk, Terms
 from job_manager_adapter.transports.copilot1.door import Copilot1Door
 from job_manager_adapter.transports.copilot1.intake import Intake, scratch_of
-from job_manager_adapter.transports.copilot1.standin import Desk, Terms
 
 log = logging.getLogger(__name__)
 

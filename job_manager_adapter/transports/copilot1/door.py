@@ -16,7 +16,8 @@ from copilot_agent.xmpp.errors import XmppError
 from job_manager_adapter.core.copilot1 import instance as core
 from job_manager_adapter.core.leases import Key
 from job_manager_adapter.services.errors import RefusedError
-from job_manager_adapter.transports.copilot1.standin import Desk, StandIn
+from job_manager_adapter.transports.copilot1.desk import Desk
+from job_manager_adapter.transports.copilot1.standin import StandIn
 
 log = logging.getLogger(__name__)
 MAX_WAITING = 8
@@ -204,8 +205,9 @@ class Copilot1Door:
             run = await stand_in.claim(effect.machine)
         except CopilotError as error:
             log.warning("copilot1: no job for %s: %s", effect.sender, error)
-        self.tallies["jobs_handed"] += run is not None
-        await self._handle(core.Claimed(effect.sender, effect.message, run))
+        finally:
+            self.tallies["jobs_handed"] += run is not None
+            await self._handle(core.Claimed(effect.sender, effect.message, run))
 
     async def _place(self, effect: core.FindPlace) -> None:
         ours = await self._is_ours(effect)
@@ -219,9 +221,8 @@ class Copilot1Door:
 
     async def _is_ours(self, effect: core.FindPlace) -> bool:
         """Of several managers the one with the lease answers; if it has ended, everybody may."""
-        if self._desk.pilots.watched(*effect.attempt) or not isinstance(
-            effect.about, WantOutputDir
-        ):
+        asks_all = isinstance(effect.about, WantOutputDir)
+        if not asks_all or self._desk.pilots.watched(*effect.attempt):
             return True
         try:
             await self._desk.pilots.require_open(*effect.attempt)
@@ -232,8 +233,16 @@ class Copilot1Door:
         return False
 
     async def _finish(self, effect: core.TakeResult) -> None:
-        sender = effect.envelope.sender
+        sender, safe = effect.envelope.sender, False
         stand_in = self._stand_in(core.bare(sender), sender)
+        try:
+            safe = await self._taken(stand_in, effect)
+        finally:
+            stand_in.stop_finishing()
+            await self._handle(core.Finished(effect.envelope, safe))
+
+    async def _taken(self, stand_in: StandIn, effect: core.TakeResult) -> bool:
+        """Whether the result is safe, or nobody wants it any more."""
         for pause in PAUSES:
             try:
                 report = await stand_in.finish(effect.attempt, effect.done.job_id, effect.done)
@@ -242,10 +251,8 @@ class Copilot1Door:
                 await asyncio.sleep(pause)
             else:
                 self.tallies["jobs_taken" if report else "late"] += 1
-                await self._handle(core.Finished(effect.envelope, safe=True))
-                return
-        stand_in.stop_finishing()
-        await self._handle(core.Finished(effect.envelope, safe=False))
+                return True
+        return False
 
     # ----- care
 

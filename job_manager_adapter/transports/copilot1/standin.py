@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -12,18 +11,13 @@ from copilot_agent.protocol.copilot1.job_commands import JobDone, RunJob
 from copilot_agent.protocol.copilot1.machine import Machine
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.frames import CommandKind, ManagerFrame, Offer, Report, Wants
-from copilot_agent.protocol.job import FailureClass, JobSpec, Outcome, Phase
-from job_manager_adapter.core.copilot1.names import Names
+from copilot_agent.protocol.job import FailureClass, JobSpec, Phase
 from job_manager_adapter.core.copilot1.reporting import report_of
 from job_manager_adapter.core.copilot1.running import SCRIPT, Place, Running, running
 from job_manager_adapter.core.leases import Key
 from job_manager_adapter.services.errors import RefusedError, SessionClosedError
-from job_manager_adapter.services.files import FileService
-from job_manager_adapter.services.pilots import Pilots
-from job_manager_adapter.transports.copilot1.agents import Agents
-from job_manager_adapter.transports.copilot1.chirp import ChirpRoot
-from job_manager_adapter.transports.copilot1.intake import Intake
-from job_manager_adapter.transports.copilot1.voice import NOTHING, Voice
+from job_manager_adapter.transports.copilot1.desk import Desk
+from job_manager_adapter.transports.copilot1.voice import NOTHING, Voice, ended
 
 log = logging.getLogger(__name__)
 MOST_HANDED = 3
@@ -31,51 +25,6 @@ MOST_HANDED = 3
 CROSSING_SECONDS = 1.0
 """An offer may come that long after nothing is wanted any more."""
 SOON_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What original agents are taken for, and how long is waited for them; seconds."""
-
-    experiments: frozenset[str]
-    chirp_address: str
-    heartbeat: float
-    cores: int = 1
-    memory_mib: int = 2048
-    disk_mib: int = 10240
-    platform: str = "linux/x86_64"
-    offer: float = 20.0
-    job: float = 86400.0
-    gone: float = 900.0
-
-    def capabilities(self, machine: Machine) -> Capabilities:
-        """What the agent says of its machine; what it does not say is as configured."""
-        disk_kib = machine.free_disk_kib
-        system, _, processor = machine.platform.lower().partition("-")
-        platform = f"{system}/{processor}"
-        known = processor.isascii() and processor.replace("_", "").isalnum() and system.isalpha()
-        return Capabilities(
-            cores=self.cores,
-            memory_mib=min(machine.memory_mib or self.memory_mib, 1 << 24),
-            disk_mib=min(disk_kib // 1024 if disk_kib else self.disk_mib, 1 << 28),
-            platform=platform if known and len(platform) <= 40 else self.platform,
-            agent_version="1",
-        )
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What all stand-ins of a manager work with."""
-
-    terms: Terms
-    pilots: Pilots
-    agents: Agents
-    names: Names
-    files: FileService
-    chirp: ChirpRoot
-    intake: Intake
-    now: Callable[[], float]
-    """Unix time."""
 
 
 @dataclass
@@ -195,16 +144,16 @@ class StandIn:
         )
         voice = await self._attach(capabilities, wants)
         voice.say(capabilities=capabilities)
-        offer = await _offer(voice, self._desk.terms.offer)
-        if offer is None:
+        offers = await _offers(voice, self._desk.terms.offer)
+        if not offers:
             voice.say(wants=NOTHING)
-            offer = await _offer(voice, CROSSING_SECONDS)
-        if offer is None:
+            offers = await _offers(voice, CROSSING_SECONDS)
+        if not offers:
             voice.leave()
             return
-        self._receive(offer, self._desk.now())
-        if self._hand:
-            await self._lay_out(self._hand)
+        hand = self._receive(voice, offers[0], self._desk.now())
+        voice.give_back(offers[1:], hand.key)
+        await self._lay_out(hand)
 
     async def _attach(self, capabilities: Capabilities, wants: Wants) -> Voice:
         """As the pilot that it was, or as a new one if that was retired."""
@@ -222,12 +171,14 @@ class StandIn:
         self._voice = Voice(session, wants)
         return self._voice
 
-    def _receive(self, offer: Offer, since: float, finishing: bool = False) -> None:
-        key = (offer.job, offer.attempt)
-        hand = self._hand = Hand(key, offer.spec, since, finishing=finishing)
-        if self._voice:
-            self._voice.say((hand.key, Phase.STAGE_IN))
-            hand.holding = asyncio.create_task(self._hold(hand, self._voice))
+    def _receive(self, voice: Voice, offer: Offer, since: float, finishing: bool = False) -> Hand:
+        """From now on the agent is full: an original does one job at a time."""
+        hand = Hand((offer.job, offer.attempt), offer.spec, since, finishing=finishing)
+        voice.fill(offer.spec.requirements)
+        voice.say((hand.key, Phase.STAGE_IN))
+        hand.holding = asyncio.create_task(self._hold(hand, voice))
+        self._hand = hand
+        return hand
 
     async def _lay_out(self, hand: Hand) -> None:
         """Puts its inputs where the agent gets them; what cannot be is reported."""
@@ -246,6 +197,8 @@ class StandIn:
         except OSError as error:
             log.warning("copilot1: inputs of %s cannot be laid out: %s", hand.key[0], error)
             await self._fail(FailureClass.PREEMPTED, "the manager could not lay out its inputs")
+        except CopilotError as error:
+            await self._fail(FailureClass.STAGE_IN, error.message)
         else:
             hand.run = found.run
 
@@ -263,10 +216,11 @@ class StandIn:
         voice.say()
         known = self._desk.pilots.watched(*key)
         since = known.leased_at if known else self._desk.now()
-        while offer := await _offer(voice, SOON_SECONDS):
-            if (offer.job, offer.attempt) == key:
-                self._receive(offer, since, finishing)
-                return True
+        while offers := await _offers(voice, SOON_SECONDS):
+            for offer in offers:
+                if (offer.job, offer.attempt) == key:
+                    self._receive(voice, offer, since, finishing)
+                    return True
         voice.leave()
         return False
 
@@ -281,6 +235,7 @@ class StandIn:
                 if frame and (order := _order_about(frame, hand.key)):
                     await self._obey(order, hand, voice)
                     break
+                voice.give_back(frame.offers if frame else (), hand.key)
                 voice.say((hand.key, Phase.RUNNING))
             else:
                 await self._lose(hand, voice)
@@ -299,7 +254,7 @@ class StandIn:
         why = "is gone" if self._gone_since is not None else "had its time"
         log.warning("copilot1: %s %s, and has not brought %s", self._agent, why, hand.key[0])
         text = f"the agent {why}: nothing came from it"
-        await voice.report(_ended(hand.key, FailureClass.LEASE_LOST, text))
+        await voice.report(ended(hand.key, FailureClass.LEASE_LOST, text))
 
     def _has_time(self, hand: Hand) -> bool:
         now, terms = self._desk.now(), self._desk.terms
@@ -310,14 +265,14 @@ class StandIn:
         """The agent cannot be stopped; it works on, and what it brings is too late."""
         log.info("copilot1: %s of %s: %s works on in vain", order, hand.key[0], self._agent)
         if order is not CommandKind.ABANDON:
-            await voice.report(_ended(hand.key, FailureClass.CANCELLED, "cancelled"))
+            await voice.report(ended(hand.key, FailureClass.CANCELLED, "cancelled"))
 
     # ----- the end of an attempt
 
     async def _fail(self, failure_class: FailureClass, message: str) -> None:
         if self._hand:
             log.info("copilot1: %s at %s: %s", self._hand.key[0], self._agent, message)
-            await self._end(_ended(self._hand.key, failure_class, message))
+            await self._end(ended(self._hand.key, failure_class, message))
 
     async def _end(self, report: Report) -> None:
         hand, voice = self._hand, self._voice
@@ -347,14 +302,14 @@ class StandIn:
             voice.close()
 
 
-async def _offer(voice: Voice, seconds: float) -> Offer | None:
-    """The next one. A frame without is no reason to wait longer."""
+async def _offers(voice: Voice, seconds: float) -> tuple[Offer, ...]:
+    """The next ones. A frame without is no reason to wait longer."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     while (left := until - loop.time()) > 0 and (frame := await voice.hear(left)):
         if frame.offers:
-            return frame.offers[0]
-    return None
+            return frame.offers
+    return ()
 
 
 def _order_about(frame: ManagerFrame, key: Key) -> CommandKind | None:
@@ -365,17 +320,6 @@ def _order_about(frame: ManagerFrame, key: Key) -> CommandKind | None:
         ):
             return command.kind
     return None
-
-
-def _ended(key: Key, failure_class: FailureClass, message: str) -> Report:
-    cancelled = failure_class is FailureClass.CANCELLED
-    return Report(
-        job=key[0],
-        attempt=key[1],
-        outcome=Outcome.CANCELLED if cancelled else Outcome.FAILED,
-        failure_class=failure_class,
-        message=message[:2000],
-    )
 
 
 async def _cancelled(task: "asyncio.Task[None] | None") -> None:

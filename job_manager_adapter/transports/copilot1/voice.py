@@ -8,14 +8,28 @@ from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.frames import (
     Held,
     ManagerFrame,
+    Offer,
     PilotFrame,
     Report,
     Verdict,
     Wants,
 )
-from copilot_agent.protocol.job import Phase
+from copilot_agent.protocol.job import FailureClass, Outcome, Phase, Requirements
 from job_manager_adapter.core.leases import Key
 from job_manager_adapter.services.session import PilotSession
+
+
+def ended(key: Key, failure_class: FailureClass, message: str) -> Report:
+    """Of an attempt of which there is nothing to bring."""
+    cancelled = failure_class is FailureClass.CANCELLED
+    return Report(
+        job=key[0],
+        attempt=key[1],
+        outcome=Outcome.CANCELLED if cancelled else Outcome.FAILED,
+        failure_class=failure_class,
+        message=message[:2000],
+    )
+
 
 NOTHING = Wants(cores=0, memory_mib=0, disk_mib=0)
 REPEAT_SECONDS = 5.0
@@ -57,6 +71,18 @@ class Voice:
         self._sequence += 1
         self._commands = self._receipts = ()
         self._session.receive(frame)
+
+    def fill(self, needs: Requirements) -> None:
+        """No room is left beside one job."""
+        self._wants = Wants(cores=needs.cores, memory_mib=needs.memory_mib, disk_mib=needs.disk_mib)
+
+    def give_back(self, offers: Sequence[Offer], held: Key) -> None:
+        """What came beside the one job; it costs nobody anything."""
+        others = [(one.job, one.attempt) for one in offers if (one.job, one.attempt) != held]
+        if others:
+            text = "an original agent does one job at a time"
+            reports = [ended(key, FailureClass.PREEMPTED, text) for key in others]
+            self.say((held, Phase.RUNNING), reports=reports)
 
     async def hear(self, seconds: float) -> ManagerFrame | None:
         """None if nothing was said for so long. Raises SessionClosedError."""

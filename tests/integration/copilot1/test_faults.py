@@ -112,7 +112,8 @@ async def test_what_a_dead_agent_had_goes_to_another(setting: Setting) -> None:
 async def test_an_agent_that_is_not_connected_loses_its_job_soon(
     server: Copilot1Server, chirp: ChirpServer, tmp_path: Path
 ) -> None:
-    async with running(server, chirp, tmp_path, "gone_seconds = 0.4\n", "jm-own") as setting:
+    more = "gone_seconds = 0.4\n"
+    async with running(server, chirp, tmp_path, more, "jm-own") as setting:
         job, path = await gate(setting)
         async with at_work(setting) as agent:
             await told(agent, "Heartbeat:ping", 6)  # longer than it may be gone
@@ -125,6 +126,17 @@ async def test_an_agent_that_is_not_connected_loses_its_job_soon(
         assert "is gone" in (await setting.client.jobs.show(job)).attempts[0].message
         await setting.works()
         succeeded_once(await setting.ended(job))
+
+
+async def test_a_large_agent_has_one_job_at_a_time(
+    server: Copilot1Server, chirp: ChirpServer, tmp_path: Path
+) -> None:
+    async with running(server, chirp, tmp_path, "cores = 4\n", "jm-own") as setting:
+        jobs = [await setting.submit("/bin/true", max_attempts=1) for _ in range(3)]
+        agent = await setting.works(Habits(jobs=3))
+        for job in jobs:
+            succeeded_once(await setting.ended(job))
+        assert len(agent.outcomes) == 3
 
 
 @pytest.mark.parametrize("generation", ["A", "B"])
