@@ -142,8 +142,8 @@ class Manager:
             adapters=self.adapters,
             peers=self._peers,
         )
-        self.originals = self._original_agents(clock)
         self.metrics = Metrics(self.services, tuple(settings.experiments), self.version)
+        self.originals = self._original_agents(clock)
         self.url = ""
 
     def _original_agents(self, clock: SystemClock) -> "OriginalAgents | None":
@@ -151,7 +151,10 @@ class Manager:
             return None
         from job_manager_adapter.copilot1 import OriginalAgents
 
-        return OriginalAgents(options, self.settings, self.services, self.files, clock)
+        return OriginalAgents(
+            *(options, self.settings, self.services, self.files, clock),
+            count_frame=self.metrics.count_frame,
+        )
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
         """Serves until `stop`; `ready` is told the URL once requests are answered."""

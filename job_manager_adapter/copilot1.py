@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
@@ -36,6 +37,8 @@ class OriginalAgents:
         services: Services,
         files: FileService,
         clock: Clock,
+        *,
+        count_frame: Callable[[str], None],
     ) -> None:
         """Raises CopilotError for an unreadable password or certificate."""
         names = Names(key_file(settings.keys / "copilot1.key"))
@@ -44,6 +47,7 @@ class OriginalAgents:
             desk,
             Instance(_manners(options), names),
             lambda: str(uuid.uuid4()),
+            count_frame=count_frame,
             resume_seconds=min(settings.policy.lease_seconds / 4, 10.0),
         )
         self._login = _login(options)

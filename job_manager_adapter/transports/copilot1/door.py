@@ -45,12 +45,14 @@ class Copilot1Door:
         instance: core.Instance,
         ids: Callable[[], str],
         *,
+        count_frame: Callable[[str], None],
         resume_seconds: float,
         others: Callable[[Envelope, Command], Awaitable[None]] = _nobody,
     ) -> None:
         self._desk = desk
         self._instance = instance
         self._ids = ids
+        self._count_frame = count_frame
         self._resume_seconds = resume_seconds
         self._others = others
         self._account: Sender | None = None
@@ -91,6 +93,7 @@ class Copilot1Door:
         try:
             self._note_presence(envelope)
             if envelope.info is not None:
+                self._count_frame("copilot1")
                 await self._take(envelope, command_of(envelope.info))
         except StanzaError as error:
             await self._refuse(envelope, error)
