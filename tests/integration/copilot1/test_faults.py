@@ -128,12 +128,18 @@ async def test_an_agent_that_is_not_connected_loses_its_job_soon(
         succeeded_once(await setting.ended(job))
 
 
-async def test_a_large_agent_has_one_job_at_a_time(
+async def test_an_agent_with_the_required_file_and_many_cores_has_one_job_at_a_time(
     server: Copilot1Server, chirp: ChirpServer, tmp_path: Path
 ) -> None:
-    async with running(server, chirp, tmp_path, "cores = 4\n", "jm-own") as setting:
+    more = 'cores = 4\nrequire_file = "/etc/cernvm"\n'
+    async with running(server, chirp, tmp_path, more, "jm-own") as setting:
         jobs = [await setting.submit("/bin/true", max_attempts=1) for _ in range(3)]
-        agent = await setting.works(Habits(jobs=3))
+        async with setting.agent(Habits(minute=0.05)) as lacking:
+            with pytest.raises(ExceptionGroup) as died:
+                await lacking.run()
+        assert died.group_contains(AgentDiedError, match="file is missing")
+        assert {one.values.get("requireFile") for one in lacking.told} == {"/etc/cernvm"}
+        agent = await setting.works(Habits(jobs=3, has_files=("/etc/cernvm",)))
         for job in jobs:
             succeeded_once(await setting.ended(job))
         assert len(agent.outcomes) == 3
