@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol, assert_never
 
@@ -22,6 +22,8 @@ from job_manager_adapter.transports.copilot1.standin import StandIn
 log = logging.getLogger(__name__)
 MAX_WAITING = 8
 """Requests of one agent that are under way; it repeats what is dropped."""
+MAX_TOLD = 30
+"""A minute, of messages that make no sense."""
 TEND_SECONDS = 600.0
 PAUSES = (2.0, 5.0, 15.0, 60.0, 300.0)
 """Seconds before outputs are tried to be taken in again, such as after a full disk."""
@@ -59,6 +61,7 @@ class Copilot1Door:
         self._stand_ins: dict[str, StandIn] = {}
         self._waiting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told: deque[float] = deque()
         self.tallies: Counter[str] = Counter()
         """Since the start: strangers, late, refused, jobs_handed, jobs_taken."""
 
@@ -120,10 +123,19 @@ class Copilot1Door:
 
     async def _refuse(self, envelope: Envelope, error: StanzaError) -> None:
         """It is acknowledged all the same: it will not be better when it comes again."""
-        self.tallies["refused"] += 1
-        log.warning("copilot1: a message of %s is refused: %s", core.bare(envelope.sender), error)
+        self._tell("refused", f"a message of {core.bare(envelope.sender)} is refused: {error}")
         if self._instance.knows(envelope) and envelope.wants_ack:
             await self._send(ack_of(envelope))
+
+    def _tell(self, kind: str, text: str) -> None:
+        """Anybody with an account may be a nuisance; the log is not theirs to fill."""
+        self.tallies[kind] += 1
+        now = self._desk.now()
+        while self._told and self._told[0] < now - 60:
+            self._told.popleft()
+        if len(self._told) < MAX_TOLD:
+            self._told.append(now)
+            log.warning("copilot1: %s", text)
 
     async def _handle(self, event: core.Event) -> None:
         for effect in self._instance.handle(event, self._desk.now()):
@@ -138,14 +150,15 @@ class Copilot1Door:
             case core.LookForJob():
                 await self._handle(core.Looked(effect.sender, self._look(effect)))
             case core.ClaimJob():
-                self._start(effect.sender, self._claim(effect))
+                if not self._start(effect.sender, self._claim(effect)):
+                    await self._handle(core.Claimed(effect.sender, effect.message, None))
             case core.FindPlace():
                 self._start(effect.sender, self._place(effect))
             case core.TakeResult():
-                self._start(effect.envelope.sender, self._finish(effect))
+                if not self._start(effect.envelope.sender, self._finish(effect)):
+                    await self._handle(core.Finished(effect.envelope, safe=False))
             case core.Note():
-                self.tallies[effect.kind] += 1
-                log.warning("copilot1: %s %s", effect.agent, effect.text)
+                self._tell(effect.kind, f"{effect.agent} {effect.text}")
             case _ as never:
                 assert_never(never)
 
@@ -163,15 +176,17 @@ class Copilot1Door:
 
     # ----- what takes a while
 
-    def _start(self, sender: str, work: Coroutine[object, object, None]) -> None:
+    def _start(self, sender: str, work: Coroutine[object, object, None]) -> bool:
+        """Whether there is room for it."""
         agent = core.bare(sender)
         if self._waiting[agent] >= MAX_WAITING:
             work.close()
-            return
+            return False
         self._waiting[agent] += 1
         task = asyncio.create_task(self._counted(agent, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _counted(self, agent: str, work: Coroutine[object, object, None]) -> None:
         try:

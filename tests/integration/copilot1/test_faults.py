@@ -279,6 +279,20 @@ async def test_a_cancelled_job_ends_and_its_agent_goes_on(shared: Setting) -> No
     assert (await shared.client.jobs.show(job)).state is JobState.CANCELLED
 
 
+async def test_operators_see_an_agent_and_may_retire_it(shared: Setting) -> None:
+    job, path = await gate(shared)
+    async with at_work(shared, Habits(jobs=2)):
+        pilots = (await shared.client.pilots.list()).items
+        (pilot,) = [one for one in pilots if one.carrier == "copilot1"]
+        assert pilot.jobs == (job,)
+        await shared.client.pilots.retire(pilot.id)
+        path.touch()
+    view = await shared.ended(job)
+    assert [one.failure_class for one in view.attempts] == [FailureClass.PREEMPTED, None]
+    assert view.attempts[1].pilot != pilot.id
+    succeeded_once(view)
+
+
 async def test_a_killed_manager_takes_what_its_agents_bring_after_its_return(
     server: Copilot1Server, chirp: ChirpServer, tmp_path: Path
 ) -> None:
