@@ -39,6 +39,8 @@ class Habits:
     generation: str = "B"
     minute: float = 1.0
     """Seconds."""
+    output_minute: float = 1.0
+    """Seconds, between two questions where outputs go."""
     acks: bool = True
     dies_with_job: bool = False
     reports_times: int = 1
@@ -307,7 +309,7 @@ class OriginalAgent:
         while True:
             waiting = self._expect("have_getJobOutputDir")
             await self.say(self.manager, "want_getJobOutputDir", agentIP="todo", **about)
-            have = await self._within(waiting, WANT_GAPS[gap] * self.habits.minute)
+            have = await self._within(waiting, WANT_GAPS[gap] * self.habits.output_minute)
             gap = (gap + 1) % len(WANT_GAPS) if have is None else 0
             if have is None:
                 continue

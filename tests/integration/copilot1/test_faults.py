@@ -298,7 +298,7 @@ async def test_a_killed_manager_takes_what_its_agents_bring_after_its_return(
 ) -> None:
     async with running(server, chirp, tmp_path, account="jm-own") as setting:
         job, path = await gate(setting)
-        async with at_work(setting, Habits(minute=0.3)) as agent:
+        async with at_work(setting, Habits(output_minute=0.1)) as agent:
             await setting.manager.kill()
             path.touch()
             await eventually(

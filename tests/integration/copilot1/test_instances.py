@@ -70,7 +70,7 @@ async def test_a_killed_instance_is_replaced_by_the_other(instances: Instances) 
     gate = instances.root / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.05; done"
     job = await jobs["alpha"].submit("/bin/sh", "-c", script)
-    async with instances.agent("agent-pg", Habits(minute=0.3)) as agent:
+    async with instances.agent("agent-pg", Habits(output_minute=0.1)) as agent:
         working = asyncio.create_task(agent.run())
         haves = await told(agent, "have_getJob", 2)
         assert {one.sender.partition("/")[2] for one in haves} == {"alpha", "beta"}
