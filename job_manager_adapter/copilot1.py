@@ -97,6 +97,7 @@ def _terms(options: Copilot1, settings: Settings) -> Terms:
         offer=options.offer_seconds,
         job=options.job_seconds,
         gone=options.gone_seconds,
+        restart=options.restart_seconds,
     )
 
 

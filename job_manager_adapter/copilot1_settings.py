@@ -15,9 +15,6 @@ _NAME = r"[A-Za-z0-9._+-]{1,256}"
 BareJid = Annotated[
     str, shaped(rf"{_NAME}@{_LABEL}(?:\.{_LABEL})*", "an address, as in jm@copilot.example.org")
 ]
-RoomJid = Annotated[
-    str, shaped(rf"({_NAME}@{_LABEL}(?:\.{_LABEL})*)?", "a room, as in all@conference.example.org")
-]
 Resource = Annotated[str, shaped(r"[A-Za-z0-9._-]{1,64}", "a word of letters, digits and ._-")]
 Host = Annotated[str, shaped(r"[A-Za-z0-9.:-]{1,253}", "a host's name or address")]
 Subject = Annotated[
@@ -61,6 +58,8 @@ class Copilot1(Strict):
     """How long a getJob waits for a claim; agents wait 60 s."""
     job_seconds: Seconds = 86400.0
     """How long an agent keeps a job at most; it cannot say that it lives."""
+    restart_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """An agent that asks again later than this after it was given a job has been restarted."""
     gone_seconds: Seconds = 900.0
     """How long it keeps one after the XMPP server has said that it is not connected any more."""
 

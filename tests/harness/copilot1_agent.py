@@ -186,6 +186,7 @@ class OriginalAgent:
             if stanza.tag != f"{NAMESPACE}message":
                 continue
             if acked := stanza.get("ack"):
+                assert stanza.get("id") is None and len(stanza) == 0, "an ack has no id and no body"
                 self.acked.append(acked)
                 self._unacked.pop(acked, None)
                 continue

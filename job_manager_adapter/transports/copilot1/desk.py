@@ -27,6 +27,7 @@ class Terms:
     offer: float = 20.0
     job: float = 86400.0
     gone: float = 900.0
+    restart: float = 30.0
 
     def capabilities(self, machine: Machine) -> Capabilities:
         """What the agent says of its machine; what it does not say is as configured."""

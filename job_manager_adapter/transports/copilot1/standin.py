@@ -38,6 +38,9 @@ class Hand:
     run: RunJob | None = None
     """None after a restart of the manager, until the agent asks again."""
     handed: int = 0
+    """How often."""
+    handed_at: float = 0.0
+    """The last time, in Unix time."""
     finishing: bool = False
     """Its outputs are being taken in: now it is for us to be quick."""
     holding: "asyncio.Task[None] | None" = field(default=None, repr=False)
@@ -85,7 +88,7 @@ class StandIn:
         async with self._lock:
             if self._hand and self._hand.finishing:
                 return None  # soon it has nothing in its hands
-            if self._hand and self._hand.handed >= MOST_HANDED:
+            if self._hand and self._is_late(self._hand) and self._hand.handed >= MOST_HANDED:
                 text = f"the agent asked for a job {MOST_HANDED} times while it held this one"
                 await self._fail(FailureClass.LEASE_LOST, text)
             if self._hand is None:
@@ -94,10 +97,18 @@ class StandIn:
                 await self._lay_out(self._hand)
             if self._hand is None:
                 return None
-            self._hand.handed += 1
-            if self._voice:
-                self._voice.say((self._hand.key, Phase.RUNNING))
-            return self._hand.run
+            return self._handed(self._hand)
+
+    def _handed(self, hand: Hand) -> RunJob | None:
+        if self._is_late(hand):
+            hand.handed, hand.handed_at = hand.handed + 1, self._desk.now()
+        if self._voice:
+            self._voice.say((hand.key, Phase.RUNNING))
+        return hand.run
+
+    def _is_late(self, hand: Hand) -> bool:
+        """Who asks again sooner has not been restarted, but asked while we were slow."""
+        return self._desk.now() >= hand.handed_at + self._desk.terms.restart
 
     async def finish(self, key: Key, job_id: str, done: JobDone) -> Report | None:
         """Takes the outputs and reports; returns once that is committed.

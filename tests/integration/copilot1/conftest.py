@@ -27,5 +27,6 @@ async def shared(
     server: Copilot1Server, chirp: ChirpServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Setting]:
     """One manager for all tests of a module, which must run in the session's loop."""
-    async with running(server, chirp, tmp_path_factory.mktemp("manager")) as common:
+    root = tmp_path_factory.mktemp("manager")
+    async with running(server, chirp, root, "restart_seconds = 0\n") as common:
         yield common
