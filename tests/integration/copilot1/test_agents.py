@@ -9,7 +9,7 @@ import pytest
 from copilot_agent.protocol.job import FailureClass, JobState
 from tests.harness.copilot1_agent import Habits
 from tests.harness.programs import eventually
-from tests.integration.copilot1.settings import Setting
+from tests.integration.copilot1.settings import SECONDS, Setting
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -158,3 +158,15 @@ async def test_only_jobs_of_the_configured_experiments_are_given(shared: Setting
         await asyncio.wait([stop])
     assert agent.told == [], "silence where nothing waits; above all no sleep"
     await shared.client.jobs.cancel([job])
+
+
+async def test_a_draining_fleet_is_silent(shared: Setting) -> None:
+    job = await shared.submit("/bin/true")
+    await shared.client.fleet.drain()
+    async with shared.agent() as agent:
+        running = asyncio.create_task(agent.run())
+        await eventually(lambda: len(agent.acked) >= 2, what="the requests are acknowledged")
+        assert agent.told == []
+        await shared.client.fleet.drain(undo=True)
+        await asyncio.wait_for(running, SECONDS)
+    assert (await shared.ended(job)).state is JobState.SUCCEEDED
