@@ -81,7 +81,7 @@ def _desk(
         names=names,
         files=files,
         chirp=chirp,
-        intake=Intake(files, chirp, scratch_of(settings.files)),
+        intake=Intake(files, chirp, scratch_of(settings.data_dir)),
         now=clock.time,
     )
 

@@ -4,6 +4,7 @@ Strangers write in it, where `.__acl` (the manual of cctools' Chirp, "Security")
 directory an attempt, under a name that nobody can guess. Nothing here follows a link.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from copilot_agent.payload.archive import ArchiveError
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from job_manager_adapter.core.copilot1.names import attempt_named
 from job_manager_adapter.core.leases import Key
@@ -20,6 +22,10 @@ from job_manager_adapter.core.leases import Key
 ACL = ".__acl"
 READ, WRITE = "rl", "w"
 """All that chirp_get, which looks at a file before it reads it, and chirp_put need."""
+
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+"""Not there, or a link, or a socket; anything else is our own trouble."""
 
 
 class ChirpRoot:
@@ -63,17 +69,22 @@ class ChirpRoot:
 
     @contextmanager
     def archive(self, name: str) -> Iterator[BinaryIO]:
-        """`name/name.tgz`. Raises OSError, also for what is no regular file of its own."""
+        """`name/name.tgz`. Raises ArchiveError for what is no regular file of its own."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        directory = os.open(self._root / name, flags | os.O_DIRECTORY)
         try:
-            handle = os.open(f"{name}.tgz", flags, dir_fd=directory)
-        finally:
-            os.close(directory)
+            directory = os.open(self._root / name, flags | os.O_DIRECTORY)
+            try:
+                handle = os.open(f"{name}.tgz", flags, dir_fd=directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
+            raise ArchiveError(f"it is not there: {error.strerror}") from error
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             os.close(handle)
-            raise OSError(f"{name}.tgz is no ordinary file")
+            raise ArchiveError("it is no ordinary file")
         with os.fdopen(handle, "rb") as file:
             yield file
 

@@ -30,14 +30,14 @@ class Intake:
         self._turns = asyncio.Semaphore(4)
 
     async def take_in(self, job_id: str, key: Key, spec: JobSpec) -> TakenIn:
-        """Raises CopilotError with `no_space` where it has to be tried again."""
+        """Raises OSError or CopilotError where it has to be tried again, as with a full disk."""
         async with self._turns:
             with tempfile.TemporaryDirectory(dir=self._scratch, prefix="copilot1-") as name:
                 root = Path(name)
                 try:
                     found = await asyncio.to_thread(self._unpack, job_id, spec, root)
                     problem = _stage_in_problem(root)
-                except (OSError, ArchiveError) as error:
+                except (ArchiveError, NotADirectoryError, IsADirectoryError) as error:
                     return await self._without_archive(key, spec, error)
                 kept, troubles = await self._store(key, spec, found)
                 if problem:
@@ -46,8 +46,7 @@ class Intake:
 
     async def _without_archive(self, key: Key, spec: JobSpec, error: Exception) -> TakenIn:
         logs, _ = await self._store(key, spec, dict.fromkeys(LOGS.values()))
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        return TakenIn(logs, f"the archive with the outputs cannot be taken in: {why or error}")
+        return TakenIn(logs, f"the archive with the outputs cannot be taken in: {error}")
 
     def _unpack(self, job_id: str, spec: JobSpec, root: Path) -> dict[str, Path | None]:
         """Names of outputs and where they lie now."""
@@ -61,6 +60,8 @@ class Intake:
             unpack(opened, root, _caps(spec), check=self._check_room, wanted=names)
         paths = {ours: root / theirs for theirs, ours in wanted.items()}
         here = {ours: path for ours, path in paths.items() if path.is_file()}
+        if here.keys().isdisjoint(LOGS.values()):  # every agent's has them
+            raise ArchiveError("there is neither stdout nor stderr in it")
         return {**dict.fromkeys(LOGS.values()), **here}
 
     def _check_room(self) -> None:
@@ -71,6 +72,7 @@ class Intake:
         self, key: Key, spec: JobSpec, found: dict[str, Path | None]
     ) -> tuple[list[Output], list[str]]:
         """What is stored now, and what could not be."""
+        await self._files.discard(*key)  # of a report that came to nothing
         kept, troubles = [], []
         left = spec.limits.output_mib * MIB
         for name, path in found.items():
@@ -91,18 +93,13 @@ class Intake:
             return Output(name=name, sha256=EMPTY_SHA256, size=0)
         sha256 = (await asyncio.to_thread(hash_file, path)).hexdigest()
         target = OutputTarget(spec.experiment, *key, name, size)
-        state = self._files.output_state(target)
-        if state.complete and state.sha256 != sha256:  # of a report that came to nothing
-            await self._files.discard(*key)
-            state = self._files.output_state(target)
-        if not state.complete:
-            body = _bytes(path, state.offset, size)
-            try:
-                await self._files.put_output(target, state.offset, size, sha256, body)
-            except CopilotError as error:
-                if error.code is not ErrorCode.OFFSET_MISMATCH:
-                    raise
-                await self._files.put_output(target, 0, size, sha256, _bytes(path, 0, size))
+        here = self._files.output_state(target).offset
+        try:
+            await self._files.put_output(target, here, size, sha256, _bytes(path, here, size))
+        except CopilotError as error:  # what is here of it was of another file
+            if error.code is not ErrorCode.OFFSET_MISMATCH:
+                raise
+            await self._files.put_output(target, 0, size, sha256, _bytes(path, 0, size))
         return Output(name=name, sha256=sha256, size=size)
 
 
@@ -138,9 +135,9 @@ def _cut(path: Path, most: int) -> None:
         file.truncate()
 
 
-def scratch_of(files_root: Path) -> Path:
-    """Beside the file store, on its disk; what a killed manager left there is removed."""
-    scratch = files_root / "copilot1"
+def scratch_of(data_dir: Path) -> Path:
+    """This process' own; what it left there when it was killed is removed."""
+    scratch = data_dir / "copilot1-scratch"
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     for entry in scratch.glob("copilot1-*"):
         shutil.rmtree(entry, ignore_errors=True)
