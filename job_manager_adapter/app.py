@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -54,6 +55,9 @@ from job_manager_adapter.transports.xmpp.build import build_component
 from job_manager_adapter.transports.xmpp.component import PilotComponent
 from job_manager_adapter.transports.xmpp.door import XmppDoor
 from job_manager_adapter.views import Role
+
+if TYPE_CHECKING:
+    from job_manager_adapter.copilot1 import OriginalAgents
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +146,18 @@ class Manager:
             peers=self._peers,
         )
         self.metrics = Metrics(self.services, tuple(settings.experiments), self.version)
+        self.originals = self._original_agents(clock)
         self.url = ""
+
+    def _original_agents(self, clock: SystemClock) -> "OriginalAgents | None":
+        if (options := self.settings.copilot1) is None:
+            return None
+        from job_manager_adapter.copilot1 import OriginalAgents
+
+        return OriginalAgents(
+            *(options, self.settings, self.services, self.files, clock),
+            count_frame=self.metrics.count_frame,
+        )
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
         """Serves until `stop`; `ready` is told the URL once requests are answered."""
@@ -201,6 +216,8 @@ class Manager:
                 group.create_task(self._clean_files(), name="files' clean-up"),
                 *(group.create_task(each.run(), name="XMPP") for each in self._components()),
             ]
+            if self.originals is not None:
+                tasks.append(group.create_task(self.originals.run(), name="original agents"))
             try:
                 yield
             finally:

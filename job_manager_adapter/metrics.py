@@ -25,7 +25,7 @@ from job_manager_adapter.views import PilotState, Role
 
 log = logging.getLogger(__name__)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_CARRIERS = ("websocket", "poll", "xmpp")
+_CARRIERS = ("websocket", "poll", "xmpp", "copilot1")
 _DIRECTIONS = ("in", "out")
 _FRESH_SECONDS = 10.0
 _LAG_PERIOD = 0.5

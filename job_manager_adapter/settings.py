@@ -14,6 +14,7 @@ from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
 from copilot_agent.protocol.ids import ExperimentName
 from copilot_agent.protocol.words import dotted, in_words
 from copilot_agent.protocol.xmpp import Domain, XmppAddress
+from job_manager_adapter.copilot1_settings import Copilot1
 
 DEFAULT_PORT = 8470
 CONFIG_VARIABLE = "COPILOT_MANAGER_CONFIG"
@@ -183,6 +184,17 @@ class Settings(Strict):
     store: StoreSettings = StoreSettings()
     xmpp: XmppSettings | None = None
     experiments: dict[ExperimentName, Experiment] = {"default": Experiment()}
+    copilot1: Copilot1 | None = None
+    """Original agents of Co-Pilot 1; see docs/copilot1.md."""
+
+    @model_validator(mode="after")
+    def _known_experiments(self) -> Self:
+        served = self.copilot1.experiments if self.copilot1 else ()
+        if unknown := sorted(set(served) - self.experiments.keys()):
+            raise ValueError(
+                f"copilot1.experiments names {', '.join(unknown)}: add [experiments.{unknown[0]}]"
+            )
+        return self
 
     @property
     def database(self) -> Path:

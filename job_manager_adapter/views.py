@@ -194,7 +194,7 @@ class PilotView(Wire):
     id: PilotId
     host: HostId
     state: PilotState
-    carrier: Literal["websocket", "poll", "xmpp", ""] = ""
+    carrier: Literal["websocket", "poll", "xmpp", "copilot1", ""] = ""
     capabilities: Capabilities
     jobs: tuple[JobId, ...] = ()
     drained_by: Literal["", "pilot", "host", "fleet"] = ""

@@ -62,6 +62,8 @@ class _Tree:
     caps: Caps
     allowed: int
     check: Callable[[], None]
+    wanted: frozenset[str] | None = None
+    """Files to be written; everything else is read over. None: everything, and nothing unusual."""
     written: int = 0
     entries: int = 0
     directories: set[str] = field(default_factory=set)
@@ -141,18 +143,24 @@ def _write_all(handle: int, piece: bytes) -> None:
 
 
 def unpack(
-    archive: Path, target: Path, caps: Caps, *, check: Callable[[], None] = lambda: None
+    archive: Path,
+    target: Path,
+    caps: Caps,
+    *,
+    check: Callable[[], None] = lambda: None,
+    wanted: frozenset[str] | None = None,
 ) -> int:
     """Unpacks into the empty directory `target`, read-only; returns the bytes of its files.
 
-    `check` is called often and may raise to stop. Raises ArchiveError; the caller removes what
-    was unpacked until then.
+    Of a tar only the files `wanted`, if that is given; links and devices beside them are no fault
+    then. `check` is called often and may raise to stop. Raises ArchiveError; the caller removes
+    what was unpacked until then.
     """
     packed = archive.stat().st_size
-    tree = _Tree(root=target, caps=caps, allowed=caps.allowed(packed), check=check)
+    tree = _Tree(root=target, caps=caps, allowed=caps.allowed(packed), check=check, wanted=wanted)
     with archive.open("rb") as file:
         try:
-            if file.read(2) == b"PK":
+            if file.read(2) == b"PK" and wanted is None:
                 _unpack_zip(file, tree)
             else:
                 _unpack_tar(open_tar(file), tree)
@@ -249,6 +257,9 @@ _WHAT = {
 
 def _unpack_tar(stream: Stream, tree: _Tree) -> None:
     for header in _tar_headers(stream, tree):
+        if tree.wanted is not None and header.name.removeprefix("./") not in tree.wanted:
+            _skip(stream, header.size, tree)
+            continue
         name = safe_name(header.name)
         if header.kind == _DIRECTORY or header.name.endswith("/"):
             if name:
@@ -281,6 +292,10 @@ def _tar_headers(stream: Stream, tree: _Tree) -> Iterator[_Header]:
             case kind if kind in _FILES or kind == _DIRECTORY:
                 yield _with_extensions(header, long_name, records)
                 long_name, records = None, {}
+            case b"K" if tree.wanted is not None:
+                _extension(stream, header)
+            case b"1" | b"2" | b"3" | b"4" | b"6" if tree.wanted is not None:
+                long_name, records = None, {}  # nothing follows them
             case kind:
                 what = _WHAT.get(kind, "of an unknown kind")
                 raise ArchiveError(f"{header.name!r} is {what}")

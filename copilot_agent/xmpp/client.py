@@ -47,6 +47,8 @@ class _Client(Guarded, ClientXMPP):
         self.guard(limits)
         self._encrypts = login.tls is not None
         self.enable_direct_tls = False
+        # what is sent is what was meant: acknowledgements of Co-Pilot 1 have no id
+        self.use_message_ids = self.use_presence_ids = False
         self.ssl_context = login.tls or _unverified()
         mechanisms = self.plugin["feature_mechanisms"]
         mechanisms.use_mechs = set(login.mechanisms)

@@ -2,6 +2,7 @@
 -- A template: README.md says how the names in capitals are filled in. It is a server of its own, or
 -- its VirtualHost and Component stand in one that serves other things as well.
 
+plugin_paths = { "${MODULES}" }
 data_path = "${STATE}"
 pidfile = "${RUN}/prosody.pid"
 log = { { levels = { min = "info" }, to = "console" } } -- under systemd: the journal
@@ -42,6 +43,8 @@ limits = { c2s = { rate = "1mb/s" } }
 VirtualHost "${DOMAIN}"
 	authentication = "internal_hashed"
 	allow_registration = false
+	modules_enabled = { "copilot1_gate" }
+	copilot1_services = { ${SERVICES} } -- of managers and monitor; agents reach nobody else
 
 -- Heartbeat: who is in a room answers when it is asked there
 Component "conference.${DOMAIN}" "muc"

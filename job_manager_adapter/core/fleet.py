@@ -68,6 +68,8 @@ class Pilot:
     reserved: Counter[int] = field(default_factory=Counter)
     """Claims under way, by class number."""
     reserved_needs: dict[int, Requirements] = field(default_factory=dict)
+    experiments: frozenset[str] | None = None
+    """Whose jobs it may get; None: everybody's."""
 
     def room(self) -> Room:
         """What it wants less what it has."""
@@ -84,7 +86,7 @@ class Pilot:
         return Room(
             *(cores, memory_mib, disk_mib, queue),
             *(wants.cores, wants.memory_mib, wants.disk_mib),
-            *(self.capabilities.platform, self.cpu_flags),
+            *(self.capabilities.platform, self.cpu_flags, self.experiments),
         )
 
     def _taken(self) -> Iterator[Requirements]:
@@ -101,6 +103,9 @@ class Pilot:
         """A claim begins."""
         self.reserved[klass.id] += 1
         self.reserved_needs[klass.id] = klass.requirements
+
+    def serves(self, experiment: str) -> bool:
+        return self.experiments is None or experiment in self.experiments
 
     @property
     def idle(self) -> bool:

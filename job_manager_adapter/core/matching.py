@@ -40,6 +40,8 @@ class Room(NamedTuple):
     whole_disk_mib: int
     platform: str
     cpu_flags: frozenset[str]
+    experiments: frozenset[str] | None = None
+    """Whose jobs it takes; None: everybody's."""
 
     def takes(self, need: Requirements) -> bool:
         """Whether one more job fits: into a slot, or into the queue if it could ever run."""
@@ -78,6 +80,9 @@ class Room(NamedTuple):
         else:
             most = (self.cores, self.memory_mib, self.disk_mib)
         return Need(self.platform, self.cpu_flags, *most)
+
+    def serves(self, experiment: str) -> bool:
+        return self.experiments is None or experiment in self.experiments
 
     @property
     def empty(self) -> bool:
@@ -243,6 +248,10 @@ class Matcher:
 
     # Matching
 
+    def has_job_for(self, room: Room) -> bool:
+        """Whether something waits that fits; nothing is picked."""
+        return self._best(room) is not None
+
     def match(self, pilot: str | None = None) -> list[Pick]:
         """Fills the room of one pilot, or of all of them; what is picked is counted out."""
         if pilot is not None:
@@ -268,7 +277,8 @@ class Matcher:
         need = bucket.klass.requirements
         picks: list[Pick] = []
         rooms = [*islice(chain(self._hungry, self._starved), MOST_ROOMS)]
-        for room in filter(lambda room: room.takes(need), rooms):
+        fits = [room for room in rooms if room.serves(bucket.klass.experiment) and room.takes(need)]
+        for room in fits:
             while len(picks) < count and (pilot := self._first(room)):
                 picks.append(self._take(pilot, room, bucket))
         return picks
@@ -304,8 +314,8 @@ class Matcher:
 
     def _best(self, room: Room) -> Bucket | None:
         limits = room.limits()
-        for ranking in self._turns.values():
-            if key := ranking.best(limits):
+        for experiment, ranking in self._turns.items():
+            if room.serves(experiment) and (key := ranking.best(limits)):
                 return self._buckets[key]
         return None
 

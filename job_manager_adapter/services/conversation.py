@@ -48,8 +48,10 @@ class Conversation:
 
     # Sessions
 
-    async def attach(self, row: PilotRow, carrier: str) -> PilotSession:
-        """The pilot is neither retired nor banned."""
+    async def attach(
+        self, row: PilotRow, carrier: str, experiments: frozenset[str] | None = None
+    ) -> PilotSession:
+        """The pilot is neither retired nor banned; None: it takes everybody's jobs."""
         dispatcher = self._dispatcher
         taken = await dispatcher.peers.took(row)
         dispatcher.remember(row)
@@ -61,6 +63,7 @@ class Conversation:
             put_due(dispatcher.outbox(pilot.id), receipts)
         pilot.session = max(pilot.session + 1, int(dispatcher.clock.time() * 1000))
         pilot.sequence, pilot.attached, pilot.wants = -1, True, NOTHING
+        pilot.experiments = experiments
         if older := dispatcher.sessions.pop(pilot.id, None):
             older.close(ErrorCode.SESSION_SUPERSEDED)
         dispatcher.unsaid(pilot.id).repeat(dispatcher.clock.monotonic())

@@ -9,6 +9,8 @@ from job_manager_adapter.store.base import Store
 from job_manager_adapter.store.fleet_records import EnrolmentRow
 from job_manager_adapter.views import EnrolmentView
 
+_FOR_EVER = 100 * 365 * 86400.0
+
 
 class Enrolments:
     def __init__(self, store: Store, clock: Clock, ids: Ids) -> None:
@@ -40,6 +42,22 @@ class Enrolments:
         ]
         await self._store.add_enrolments(rows)
         return [_view(row, secret) for row, secret in zip(rows, secrets, strict=True)]
+
+    async def ensure(self, secret: str, *, label: str) -> None:
+        """Makes one that never expires, for one launcher, unless this secret has been given out."""
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        if any(row.secret_sha256 == digest for row in await self._store.enrolments()):
+            return
+        now = self._clock.time()
+        row = EnrolmentRow(
+            id=self._ids.make("e"),
+            secret_sha256=digest,
+            label=label,
+            created_at=now,
+            expires_at=now + _FOR_EVER,
+            launchers_allowed=1,
+        )
+        await self._store.add_enrolments([row])
 
     async def list(self) -> list[EnrolmentView]:
         return [_view(row) for row in await self._store.enrolments()]

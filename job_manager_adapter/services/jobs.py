@@ -224,11 +224,11 @@ class Jobs:
                 pilots_fit_idle=0,
             )
         spec = JobSpec.model_validate_json((await self._store.specs([job]))[job])
-        need, alive = spec.requirements, self._alive()
+        need, alive = spec.requirements, self._alive(row.experiment)
         fit_now = sum(
             count
             for room, count in self._dispatcher.matcher.rooms().items()
-            if room.takes(need) and room.fits_now(need)
+            if room.serves(row.experiment) and room.takes(need) and room.fits_now(need)
         )
         fit_idle = sum(capabilities.fits(need) for capabilities in alive)
         summary, next_step = explain.next_step(need, alive, fit_now, fit_idle, self._idle(job))
@@ -271,13 +271,14 @@ class Jobs:
             paused=states[PilotState.PAUSED],
         )
 
-    def _alive(self) -> Sequence[Capabilities]:
+    def _alive(self, experiment: str | None = None) -> Sequence[Capabilities]:
         dispatcher = self._dispatcher
         now, lease_seconds = dispatcher.clock.monotonic(), dispatcher.config.policy.lease_seconds
         return [
             pilot.capabilities
             for pilot in dispatcher.fleet.pilots.values()
             if pilot.state(now, lease_seconds) is PilotState.ALIVE
+            and (experiment is None or pilot.serves(experiment))
         ]
 
     async def outputs(

@@ -127,7 +127,8 @@ class Peers(Alone):
             await self._share_rooms()
 
     async def _share_rooms(self) -> None:
-        rooms = self._dispatcher.matcher.rooms()
+        found = self._dispatcher.matcher.rooms()
+        rooms = {room: count for room, count in found.items() if room.experiments is None}
         note = json.dumps([_row(*item) for item in islice(rooms.items(), MAX_ROOMS)])
         if note != self._posted:
             await self._store.post(note)

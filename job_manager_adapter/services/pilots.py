@@ -3,16 +3,19 @@
 import hashlib
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.enrolment import EnrolRequest, enrolment_statement, renewal_statement
 from copilot_agent.protocol.errors import ErrorCode
-from copilot_agent.protocol.frames import Policy
+from copilot_agent.protocol.frames import Policy, Wants
 from copilot_agent.protocol.job import FailureClass, JobState
+from job_manager_adapter.core.fleet import Pilot
 from job_manager_adapter.services import takeback
 from job_manager_adapter.services.context import Signer, from_base64url
 from job_manager_adapter.services.conversation import Conversation
@@ -34,7 +37,7 @@ from job_manager_adapter.views import DrainRequest, Page, PilotState, PilotView
 log = logging.getLogger(__name__)
 
 _OPEN = frozenset({JobState.LEASED, JobState.RUNNING})
-Carrier = Literal["websocket", "poll", "xmpp"]
+Carrier = Literal["websocket", "poll", "xmpp", "copilot1"]
 _ASK_AGAIN = "get a fresh enrolment secret from the operator"
 _REMEDIES = {
     ErrorCode.HOST_BANNED: "ask the operator",
@@ -54,6 +57,14 @@ class Enrolled:
     policy: Policy
     manager_key: str
     server_time: float
+
+
+class OpenAttempt(NamedTuple):
+    pilot: str
+    job: str
+    attempt: int
+    leased_at: float
+    """Unix time."""
 
 
 class Pilots:
@@ -165,13 +176,17 @@ class Pilots:
 
     # The conversation
 
-    async def attach(self, pilot: str, carrier: Carrier) -> PilotSession:
+    async def attach(
+        self, pilot: str, carrier: Carrier, experiments: frozenset[str] | None = None
+    ) -> PilotSession:
         """A new session; an older one of the same pilot is closed as superseded.
+
+        With `experiments` it is offered only their jobs.
 
         Raises UnauthenticatedError for an unknown pilot, RefusedError with `pilot_retired` or
         `host_banned`.
         """
-        session = await self._conversation.attach(await self._admitted(pilot), carrier)
+        session = await self._conversation.attach(await self._admitted(pilot), carrier, experiments)
         try:
             await self._admitted(pilot)  # what was committed meanwhile did not find the pilot here
         except RefusedError as error:
@@ -205,6 +220,33 @@ class Pilots:
                 code=ErrorCode.LINK_INVALID,
                 remedy="forget it; a new attempt gets links of its own",
             )
+
+    def has_job_for(self, capabilities: Capabilities, experiments: frozenset[str]) -> bool:
+        """Whether a job waits that a pilot like this could take now. Nothing is claimed."""
+        idle = Pilot(
+            *("", "", "", "", capabilities, frozenset(capabilities.cpu_flags)),
+            wants=Wants(
+                cores=capabilities.cores,
+                memory_mib=capabilities.memory_mib,
+                disk_mib=capabilities.disk_mib,
+            ),
+            experiments=experiments,
+        )
+        drained = self._dispatcher.drains.of("", "") is not None
+        return not drained and self._dispatcher.matcher.has_job_for(idle.room())
+
+    def watched(self, job: str, attempt: int) -> OpenAttempt | None:
+        """An attempt whose lease this manager keeps."""
+        lease = self._dispatcher.leases.get((job, attempt))
+        return OpenAttempt(lease.pilot, job, attempt, lease.leased_at) if lease else None
+
+    def unattended(self) -> Sequence[OpenAttempt]:
+        """Those watched for whose pilots nobody speaks here."""
+        return [
+            OpenAttempt(lease.pilot, lease.job, lease.attempt, lease.leased_at)
+            for lease in self._dispatcher.leases
+            if lease.pilot not in self._dispatcher.sessions
+        ]
 
     # What operators see and do
 

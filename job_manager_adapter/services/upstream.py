@@ -131,6 +131,8 @@ class Upstream:
         rooms = []
         here = self._dispatcher.matcher.rooms().items()
         for room, count in (*here, *self._dispatcher.peers.rooms()):
+            if not room.serves(self._experiment):
+                continue
             free = max(count - waiting, 0)
             waiting = max(waiting - count, 0)
             if free and room.cores > 0:

@@ -5,14 +5,14 @@ import secrets
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from copilot_agent.xmpp.client import Login
 from tests.harness.programs import eventually
-from tests.harness.xmpp import START_SECONDS, XmppServer
+from tests.harness.xmpp import DEPLOY, START_SECONDS, XmppServer
 
 DOMAIN = "copilot.test"
 CONFERENCE = f"conference.{DOMAIN}"
@@ -23,15 +23,23 @@ class Copilot1Server(XmppServer):
 
     name = "prosody"
 
-    def __init__(self, folder: Path, *, tls_required: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, tls_required: bool = True, services: Sequence[str] = ()
+    ) -> None:
+        """`services` are names of accounts that agents reach; without any, everybody is reached."""
         super().__init__(folder)
+        self.services = services
         self.tls_required = tls_required
         self.passwords: dict[str, str] = {}
         """Of the accounts, by their bare address."""
 
     async def _configure(self, values: dict[str, str]) -> None:
         (self.folder / "certs").mkdir()  # it looks for certificates of other names there
+        modules = self.folder / "modules"
+        shutil.copytree(DEPLOY / "prosody" / "modules", modules)
         more = {
+            "MODULES": str(modules),
+            "SERVICES": ", ".join(f'"{name}@{DOMAIN}"' for name in self.services),
             "DOMAIN": DOMAIN,
             "STATE": str(self.folder / "state"),
             "RUN": str(self.folder),
@@ -79,10 +87,12 @@ class Copilot1Server(XmppServer):
 
 
 @asynccontextmanager
-async def copilot1_server(*, tls_required: bool = True) -> AsyncIterator[Copilot1Server]:
+async def copilot1_server(
+    *, tls_required: bool = True, services: Sequence[str] = ()
+) -> AsyncIterator[Copilot1Server]:
     """A running server; nothing is left of it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="copilot1-prosody-"))
-    server = Copilot1Server(folder, tls_required=tls_required)
+    server = Copilot1Server(folder, tls_required=tls_required, services=services)
     try:
         await server.make(DOMAIN)
         await server.start()

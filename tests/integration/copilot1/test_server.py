@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from copilot_agent.protocol.copilot1.envelope import Envelope
 from copilot_agent.xmpp.account import Account
 from copilot_agent.xmpp.client import ClientStream
-from tests.harness.copilot1_server import DOMAIN, Copilot1Server
+from tests.harness.copilot1_server import DOMAIN, Copilot1Server, copilot1_server
 from tests.integration.xmpp.people import stranger
 
 SECONDS = 20.0
@@ -70,6 +70,26 @@ async def test_a_word_in_the_room_reaches_everybody_there(server: Copilot1Server
         await one.account.send(ping)
         heard = await two.next()
         assert (heard.sender, heard.info) == (server.room("one"), ping.info)
+
+
+async def test_agents_do_not_reach_each_other() -> None:
+    """A volunteer's machine must not reboot those of others."""
+    async with copilot1_server(services=["jm"]) as server, AsyncExitStack() as stack:
+        names = ("jm", "agent-1", "agent-2")
+        manager, one, two = [
+            await stack.enter_async_context(member(server, name, "r", server.room(name)))
+            for name in names
+        ]
+        for person in (manager, one, two):
+            await person.next()  # the room's subject: it is in
+        sleep = Envelope(recipient=two.stream.jid, id="1", info={"command": "sleep"})
+        await one.account.send(sleep)
+        bounced = await one.next()
+        assert (bounced.type, bounced.id) == ("error", "1")
+        await manager.account.send(sleep)
+        assert (await two.next()).sender == manager.stream.jid, "and nothing came before"
+        await two.account.send(Envelope(recipient="jm@copilot.test", ack="1"))
+        assert (await manager.next()).ack == "1"
 
 
 async def test_nobody_gets_in_without_tls_or_makes_an_account(server: Copilot1Server) -> None:

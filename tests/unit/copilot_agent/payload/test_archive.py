@@ -288,3 +288,36 @@ def test_it_can_be_stopped(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     with pytest.raises(InterruptedWorkError):
         unpack(tmp_path / "archive", tmp_path / "target", CAPS, check=check)
+
+
+def test_of_what_is_wanted_the_rest_is_read_over(tmp_path: Path) -> None:
+    """Directories of strangers hold anything; what is wanted and is a link is not there."""
+    source, target = tmp_path / "packed", tmp_path / "unpacked"
+    target.mkdir()
+    long = "d/" * 100 + "x"
+    source.write_bytes(
+        gzip.compress(
+            tar(
+                entry("./", type=tarfile.DIRTYPE),
+                entry("./out.txt", b"wanted"),
+                link("./stolen.txt", "/etc/passwd"),
+                link("./" + long, long, tarfile.LNKTYPE),
+                entry("./fifo", type=tarfile.FIFOTYPE),
+                entry("../../up", b"x" * 1000),
+                entry("./in/deep.txt", b"also"),
+                form=tarfile.GNU_FORMAT,
+            )
+        )
+    )
+    wanted = frozenset({"out.txt", "stolen.txt", "in/deep.txt", "never"})
+    unpack(source, target, CAPS, wanted=wanted)
+    found = {str(p.relative_to(target)): p.read_text() for p in target.rglob("*") if p.is_file()}
+    assert found == {"out.txt": "wanted", "in/deep.txt": "also"}
+
+
+def test_what_is_not_wanted_counts_all_the_same(tmp_path: Path) -> None:
+    source, target = tmp_path / "packed", tmp_path / "unpacked"
+    target.mkdir()
+    source.write_bytes(gzip.compress(tar(entry("bomb", bytes(30 << 20)))))
+    with pytest.raises(ArchiveError, match="more than"):
+        unpack(source, target, CAPS, wanted=frozenset({"out.txt"}))

@@ -167,3 +167,18 @@ def test_nobody_is_reserved_for_what_does_not_fit() -> None:
     matcher.offer_room("small", room(cores=1))
     assert matcher.reserve(Counter([Kind("lhc", need.requirements, 0)])) == []
     assert matcher.room("small") == room(cores=1)
+
+
+def test_a_pilot_for_some_experiments_gets_only_their_jobs() -> None:
+    matcher = Matcher()
+    matcher.add(klass(1, "alice"), 9, 1, head=1)
+    matcher.add(klass(2, "lhc"), 0, 1, head=2)
+    only_lhc = room(cores=2)._replace(experiments=frozenset({"lhc"}))
+    assert matcher.has_job_for(only_lhc)
+    matcher.offer_room("p", only_lhc)
+    assert [pick.klass.experiment for pick in matcher.match("p")] == ["lhc"]
+    assert not matcher.has_job_for(only_lhc)
+    kind = Kind("alice", klass(1, "alice").requirements, 9)
+    assert matcher.reserve(Counter([kind])) == [], "nor what is just being stored"
+    matcher.offer_room("q", room())
+    assert [pick.klass.experiment for pick in matcher.match("q")] == ["alice"]
