@@ -155,8 +155,7 @@ class Manager:
         from job_manager_adapter.copilot1 import OriginalAgents
 
         return OriginalAgents(
-            *(options, self.settings, self.services, self.files, clock),
-            count_frame=self.metrics.count_frame,
+            options, self.settings, self.services, self.files, clock, self.metrics
         )
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:

@@ -3,17 +3,21 @@
 import asyncio
 import logging
 import ssl
+import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
+from copilot_agent.protocol.copilot1.envelope import Envelope
+from copilot_agent.protocol.copilot1.job_commands import Command
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.xmpp.account import Account
 from copilot_agent.xmpp.client import ClientStream, Login
+from copilot_agent.xmpp.heartbeat import Heartbeats
 from job_manager_adapter.copilot1_settings import Copilot1
 from job_manager_adapter.core.copilot1.instance import Instance, Manners
 from job_manager_adapter.core.copilot1.names import Names
 from job_manager_adapter.files.durable import key_file
+from job_manager_adapter.metrics import Metrics
 from job_manager_adapter.services.build import Services
 from job_manager_adapter.services.context import Clock
 from job_manager_adapter.services.files import FileService
@@ -23,6 +27,8 @@ from job_manager_adapter.transports.copilot1.chirp import ChirpRoot
 from job_manager_adapter.transports.copilot1.desk import Desk, Terms
 from job_manager_adapter.transports.copilot1.door import Copilot1Door
 from job_manager_adapter.transports.copilot1.intake import Intake, scratch_of
+from job_manager_adapter.transports.copilot1.monitor import Monitor
+from job_manager_adapter.transports.copilot1.monitor_reports import MonitorReports, component_of
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +43,7 @@ class OriginalAgents:
         services: Services,
         files: FileService,
         clock: Clock,
-        *,
-        count_frame: Callable[[str], None],
+        metrics: Metrics,
     ) -> None:
         """Raises CopilotError for an unreadable password or certificate."""
         names = Names(key_file(settings.keys / "copilot1.key"))
@@ -47,20 +52,61 @@ class OriginalAgents:
             desk,
             Instance(_manners(options), names),
             lambda: str(uuid.uuid4()),
-            count_frame=count_frame,
+            count_frame=metrics.count_frame,
             resume_seconds=min(settings.policy.lease_seconds / 4, 10.0),
+            others=self._told,
+            empty=self._empty,
         )
+        self._options = options
+        self._services = services
+        self._metrics = metrics
         self._login = _login(options)
+        self._heartbeats = Heartbeats(lambda: str(uuid.uuid4()))
+        self._monitor: Monitor | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
-        self.account = Account(ClientStream(self._login), self.door.heard)
+        options = self._options
+        room = f"{options.room}/{options.resource}" if options.room else ""
+        answering = self._heartbeats.before(self.door.heard, self._send, time.monotonic)
+
+        async def heard(envelope: Envelope) -> None:
+            self.door.note_presence(envelope)  # also of what Heartbeat keeps to itself
+            await answering(envelope)
+
+        self.account = Account(ClientStream(self._login), heard, room=room)
         self.door.speak_through(self.account)
         async with asyncio.TaskGroup() as group:
+            if options.monitor is not None:
+                self._monitor = self._monitoring(options.monitor)
+                group.create_task(self._monitor.run())
             group.create_task(self.door.run())
             group.create_task(self.account.run())
             await self.account.wait_online()
             log.info("copilot1: online as %s/%s", self._login.jid, self._login.resource)
+
+    async def _send(self, envelope: Envelope) -> None:
+        await self.account.send(envelope)
+
+    def _monitoring(self, address: str) -> Monitor:
+        services, options = self._services, self._options
+        reports = MonitorReports(component_of(options.resource), details=options.monitor_details)
+        return Monitor(
+            address,
+            reports,
+            services.events,
+            self._send,
+            queued=lambda: sum(services.stats().jobs_waiting.values()),
+            leads=lambda: services.leads,
+        )
+
+    async def _told(self, envelope: Envelope, command: Command) -> None:
+        if envelope.type != "groupchat":
+            self._metrics.originals.take(command)
+
+    async def _empty(self) -> None:
+        if self._monitor is not None:
+            await self._monitor.happened("error.emptyQueue")
 
 
 def _desk(

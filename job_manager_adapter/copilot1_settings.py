@@ -20,6 +20,10 @@ Host = Annotated[str, shaped(r"[A-Za-z0-9.:-]{1,253}", "a host's name or address
 Subject = Annotated[
     str, shaped(r"[a-z]+:[A-Za-z0-9.*_/=:@-]{1,200}", "a subject of Chirp, as in address:*")
 ]
+Room = Annotated[
+    str,
+    shaped(rf"{_NAME}@{_LABEL}(?:\.{_LABEL})*", "a room, as in pit@conference.copilot.example.org"),
+]
 Lower = AfterValidator(str.lower)
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 
@@ -62,6 +66,13 @@ class Copilot1(Strict):
     """An agent that asks again later than this after it was given a job has been restarted."""
     gone_seconds: Seconds = 900.0
     """How long it keeps one after the XMPP server has said that it is not connected any more."""
+
+    room: Room | None = None
+    """A chat room in which Heartbeat is answered."""
+    monitor: Annotated[BareJid, Lower] | None = None
+    """The account of a monitor of the original, which is told what happens."""
+    monitor_details: bool = False
+    """It is told about each pilot by itself, too."""
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:

@@ -145,7 +145,8 @@ class Conversation:
             self._draining.greet(pilot, frame.draining)
         outbox = self._dispatcher.unsaid(pilot.id)
         outbox.repeat(now - self._dispatcher.config.policy.heartbeat_seconds / 2)
-        moved |= self._capabilities(pilot, frame) or self._wishes(pilot, frame)
+        moved |= self._capabilities(pilot, frame)
+        moved |= self._wishes(pilot, frame)
         pilot.departed = frame.leaving
         return moved or first or doomed or bool(pilot.doomed)
 

@@ -38,8 +38,12 @@ async def _nobody(_: Envelope, __: Command) -> None:
     """Nothing else is spoken on the account."""
 
 
+async def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class Copilot1Door:
-    """`heard` is told of every message; `others` of what is no part of a job's life."""
+    """`heard` is told of every message; `others` of each command, `empty` of who gets no job."""
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Copilot1Door:
         count_frame: Callable[[str], None],
         resume_seconds: float,
         others: Callable[[Envelope, Command], Awaitable[None]] = _nobody,
+        empty: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         self._desk = desk
         self._instance = instance
@@ -57,6 +62,7 @@ class Copilot1Door:
         self._count_frame = count_frame
         self._resume_seconds = resume_seconds
         self._others = others
+        self._empty = empty
         self._account: Sender | None = None
         self._stand_ins: dict[str, StandIn] = {}
         self._waiting: Counter[str] = Counter()
@@ -94,7 +100,7 @@ class Copilot1Door:
 
     async def heard(self, envelope: Envelope) -> None:
         try:
-            self._note_presence(envelope)
+            self.note_presence(envelope)
             if envelope.info is not None:
                 self._count_frame("copilot1")
                 await self._take(envelope, command_of(envelope.info))
@@ -108,7 +114,7 @@ class Copilot1Door:
             await self._handle(core.Heard(envelope, command))
         await self._others(envelope, command)
 
-    def _note_presence(self, envelope: Envelope) -> None:
+    def note_presence(self, envelope: Envelope) -> None:
         """What bounces from an agent's address says that it is gone, everything else that it lives.
 
         Originals send no other sign of life.
@@ -148,7 +154,7 @@ class Copilot1Door:
             case core.Say():
                 await self._say(effect.recipient, effect.command)
             case core.LookForJob():
-                await self._handle(core.Looked(effect.sender, self._look(effect)))
+                await self._answer_want(effect)
             case core.ClaimJob():
                 if not self._start(effect.sender, self._claim(effect)):
                     await self._handle(core.Claimed(effect.sender, effect.message, None))
@@ -161,6 +167,12 @@ class Copilot1Door:
                 self._tell(effect.kind, f"{effect.agent} {effect.text}")
             case _ as never:
                 assert_never(never)
+
+    async def _answer_want(self, effect: core.LookForJob) -> None:
+        found = self._look(effect)
+        await self._handle(core.Looked(effect.sender, found))
+        if not found:
+            await self._empty()
 
     async def _say(self, recipient: str, command: Command) -> None:
         await self._send(Envelope(recipient=recipient, id=self._ids(), info=info_of(command)))

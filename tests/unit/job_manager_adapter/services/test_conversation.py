@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.errors import ErrorCode
-from copilot_agent.protocol.frames import CommandKind, LinkRequest, Progress, VerdictKind
+from copilot_agent.protocol.frames import CommandKind, LinkRequest, Progress, VerdictKind, Wants
 from copilot_agent.protocol.job import FailureClass, JobState, Outcome, OutputFile, Phase
 from job_manager_adapter.services.context import from_base64url
 from job_manager_adapter.services.errors import SessionClosedError
@@ -243,3 +244,13 @@ async def test_a_hostile_pilot_cannot_fill_the_memory(world: World) -> None:
     await pilot.say()
     outbox = pilot.session._conversation._dispatcher.outbox(pilot.id)
     assert not outbox.commands.things and not outbox.verdicts
+
+
+async def test_capabilities_and_wants_may_change_in_one_frame(world: World) -> None:
+    pilot = await world.pilot(cores=1)
+    await pilot.say(wants=Wants(cores=0, memory_mib=0, disk_mib=0))
+    await world.submit(requirements={"cores": 2})
+    more = Capabilities(cores=2, memory_mib=4096, disk_mib=4096)
+    frame = await pilot.say(capabilities=more, wants=Wants(cores=2, memory_mib=4096, disk_mib=4096))
+    assert frame is not None
+    assert len(frame.offers) == 1
