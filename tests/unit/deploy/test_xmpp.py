@@ -7,7 +7,7 @@ from string import Template
 import pytest
 
 TEMPLATES = {
-    "prosody": ("prosody.cfg.lua",),
+    "prosody": ("prosody.cfg.lua", "copilot1.cfg.lua"),
     "ejabberd": ("ejabberd.yml", "ejabberdctl.cfg"),
 }
 
