@@ -74,6 +74,13 @@ class _Client(Guarded, ClientXMPP):
             return True
         return self._log_in(features)
 
+    def start(self) -> None:
+        """slixmpp would also talk to whoever asks for neither TLS nor a login."""
+        if self._encrypts and not isinstance(self.socket, ssl.SSLObject):
+            self.give_up(XmppError(XmppTrouble.TLS, "the XMPP server offers no TLS"))
+        else:
+            super().start()
+
     def _stanza(self, stanza: StanzaBase) -> None:
         if self.inbox.live:  # before, they are slixmpp's
             self.take(stanza.xml)

@@ -66,7 +66,7 @@ class Inbox:
 
     @property
     def live(self) -> bool:
-        return self.trouble is None and self.opened.done()
+        return self.trouble is None and self.opened.done() and not self.opened.cancelled()
 
 
 class Guarded(XMLStream):
@@ -85,10 +85,14 @@ class Guarded(XMLStream):
         for name in ("IM", "IMError", "Presence", "Roster Update"):
             self.remove_handler(name)
         for event in ("session_start", "session_resumed"):
-            self.add_event_handler(event, lambda _: self.inbox.start())
+            self.add_event_handler(event, lambda _: self.start())
         self.add_event_handler("connection_failed", self._unreachable)
         self.add_event_handler("disconnected", self._ended)
         self.add_event_handler("stream_error", self._stream_error)
+
+    def start(self) -> None:
+        """slixmpp says that the stream is open."""
+        self.inbox.start()
 
     def renew(self) -> None:
         """For another attempt."""
@@ -145,6 +149,9 @@ class Guarded(XMLStream):
                     super().data_received(raw[start : start + SLICE_BYTES])
         except XmppError as error:
             self.give_up(error)
+        except Exception as error:  # noqa: BLE001 - slixmpp's, over what comes when nobody asked for it
+            message = f"the XMPP server says what makes no sense here: {error!r}"
+            self.give_up(XmppError(XmppTrouble.LIMIT, message[:500]))
 
     def pause_writing(self) -> None:
         self.writable.clear()
