@@ -14,6 +14,12 @@ def server(xmpp_server: XmppServer) -> XmppServer:
 
 
 @pytest.fixture
+def kind(server: XmppServer) -> type[XmppServer]:
+    """For a server of one's own."""
+    return type(server)
+
+
+@pytest.fixture
 async def component(server: XmppServer) -> AsyncIterator[Manager]:
     async with manager(server) as connected:
         yield connected

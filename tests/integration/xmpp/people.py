@@ -181,6 +181,14 @@ class Stranger:
             f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{said}</auth>", ">"
         )
 
+    async def log_in(self, server: XmppServer, pilot: str) -> None:
+        """Up to the features that offer to bind a resource."""
+        await self.features()
+        await self.encrypt(server.authority.file)
+        await self.features()
+        assert "success" in await self.authenticate(pilot, token(server, pilot))
+        await self.features()
+
 
 @asynccontextmanager
 async def stranger(server: XmppServer) -> AsyncIterator[Stranger]:

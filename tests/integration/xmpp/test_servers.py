@@ -10,6 +10,8 @@ import pytest
 from slixmpp import JID
 from slixmpp.exceptions import IqError
 
+from copilot_agent.xmpp.component import ComponentLogin, ComponentStream
+from job_manager_adapter.transports.xmpp.build import LIMITS
 from tests.harness.certificates import Authority
 from tests.harness.xmpp import DOMAIN, MANAGERS, XmppServer, running
 from tests.integration.xmpp.people import (
@@ -76,13 +78,8 @@ async def test_a_pilot_has_the_resource_pilot(server: XmppServer) -> None:
         "<iq type='set' id='b1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>"
         "<resource>another</resource></bind></iq>"
     )
-    name = pilot_id()
     async with stranger(server) as raw:
-        await raw.features()
-        await raw.encrypt(server.authority.file)
-        await raw.features()
-        assert "success" in await raw.authenticate(name, token(server, name))
-        await raw.features()
+        await raw.log_in(server, pilot_id())
         assert "not-allowed" in await raw.say(bind, "</iq>")
 
 
@@ -190,10 +187,61 @@ async def test_a_larger_stanza_ends_the_stream(client: Pilot) -> None:
     assert error["condition"] == "policy-violation"
 
 
+BIND = (
+    "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>"
+    "<resource>pilot</resource></bind></iq>"
+)
+_URI = "u" * 30_000
+_ATTRIBUTES = " ".join(f"a:b{n}='x'" for n in range(1000))
+_NESTED = 9000 * "<a>" + 9000 * "</a>"
+
+
+@pytest.mark.parametrize("kind", ["set", "result", "error", "nonsense"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"<x xmlns='v' xmlns:a='{_URI}'>{1000 * '<a:b/>'}</x>",
+        f"<x xmlns='v' xmlns:a='{_URI}' {_ATTRIBUTES}/>",
+        f"<x xmlns='v'>{_NESTED}</x>",
+    ],
+    ids=["elements", "attributes", "depth"],
+)
+async def test_what_grows_on_its_way_hurts_nobody(
+    server: XmppServer, kind: str, content: str
+) -> None:
+    stream = ComponentStream(
+        ComponentLogin(MANAGER, server.secret, "127.0.0.1", server.component_port), LIMITS
+    )
+    await stream.open()
+    ping = f"<iq type='get' to='{DOMAIN}' id='last'><ping xmlns='urn:xmpp:ping'/></iq>"
+    async with stranger(server) as raw:
+        await raw.log_in(server, pilot_id())
+        await raw.say(BIND, "</iq>")
+        await raw.say(f"<iq type='{kind}' to='{MANAGER}' id='1'>{content}</iq>{ping}", "'last'")
+    async with pilot(server) as good, asyncio.timeout(SECONDS):
+        good.frame(MANAGER).send()
+        async for stanza in stream.stanzas():  # raises an error if the stream has ended
+            if stanza.get("from") == good.boundjid.full:
+                break
+    await stream.close()
+
+
 async def test_the_rate_limit_lets_256_kb_per_second_pass(client: Pilot) -> None:
     began = time.monotonic()
     await asyncio.gather(*(client.ask(MANAGER, size=60 * KIB) for _ in range(40)))
     assert 256_000 <= 40 * 60 * KIB / (time.monotonic() - began) <= 2_000_000
+
+
+async def test_who_says_much_is_heard_later(server: XmppServer, client: Pilot) -> None:
+    nonsense, count = f"<iq type='set' to='{MANAGER}'/>", 2000
+    async with stranger(server) as raw:
+        await raw.log_in(server, pilot_id())
+        await raw.say(BIND, "</iq>")
+        ping = f"<iq type='get' to='{DOMAIN}' id='last'><ping xmlns='urn:xmpp:ping'/></iq>"
+        began = time.monotonic()
+        await raw.say(count * nonsense + ping, "'last'")
+        assert time.monotonic() - began > 3  # 1,000 at once, and 250 a second
+    assert await client.ask(MANAGER) == "2"
 
 
 async def test_a_cut_connection_is_resumed(server: XmppServer, component: Manager) -> None:
