@@ -84,7 +84,7 @@ class PilotComponent:
     def _lost(self) -> None:
         self.connected = False
         for talk in self._talks.values():
-            talk.drop()
+            talk.forget()
         self._talks.clear()
 
     async def _say_goodbye(self) -> None:
@@ -123,7 +123,7 @@ class PilotComponent:
 
     def _forget(self, jid: str) -> None:
         if talk := self._talks.pop(jid, None):
-            talk.drop()
+            talk.forget()
 
     async def _sweep(self) -> None:
         """Talks are tidied; those that are over go."""

@@ -30,6 +30,8 @@ MOST_PUSHED = 4
 """IQs to one pilot that it has not answered: a pilot that does not read holds up only itself."""
 PUSH_SECONDS = 60.0
 """A pilot that leaves one of ours unanswered for so long is not there any more."""
+HALF_SECONDS = 60.0
+"""Without its next piece: nobody sends the rest of that frame any more."""
 
 Send = Callable[[str], Awaitable[None]]
 
@@ -48,9 +50,9 @@ class Talk:
         self._session: PilotSession | None = None
         self._speaking: asyncio.Task[None] | None = None
         self._attach = ""
-        self._assembler = Assembler()
+        self._assembler, self._piece_at = Assembler(), 0.0
         self._pace = Pace(FRAMES_PER_SECOND, FRAME_BURST)
-        self._late = 0
+        self._late: dict[str, asyncio.TimerHandle] = {}
         """IQs that came too fast and are heard later."""
         self._asked: deque[tuple[str, float]] = deque()
         """IQs of the pilot that wait for an answer, and since when."""
@@ -70,23 +72,20 @@ class Talk:
         except (PieceError, CopilotError) as error:
             await self._refuse(number, malformed(str(error)))
             return
+        now = self._piece_at = asyncio.get_running_loop().time()
         if text is None:
             await self._send(self._writer.iq("result", self._jid, number))
-        elif delay := self._pace.delay(asyncio.get_running_loop().time()):
-            await self._later(delay, number, text)
+        elif len(self._late) >= MOST_WAITING or number in self._late:  # does not count
+            await self._send(self._writer.refusal(self._jid, number, "resource-constraint"))
+        elif delay := self._pace.delay(now):
+            self._late[number] = asyncio.get_running_loop().call_later(
+                delay, self._now, number, text
+            )
         else:
             await self._hear(number, text)
 
-    async def _later(self, delay: float, number: str, text: str) -> None:
-        if self._late >= MOST_WAITING:
-            condition = "resource-constraint"
-            await self._send(self._writer.refusal(self._jid, number, condition))
-            return
-        self._late += 1
-        asyncio.get_running_loop().call_later(delay, self._now, number, text)
-
     def _now(self, number: str, text: str) -> None:
-        self._late -= 1
+        del self._late[number]
         task = asyncio.ensure_future(self._hear(number, text))
         task.add_done_callback(_quietly)
 
@@ -179,6 +178,8 @@ class Talk:
             log.debug("pilot %s does not answer", self.pilot)
             self._pushed.clear()
             self.drop()
+        if self._assembler.waiting and self._piece_at < now - HALF_SECONDS:
+            self._assembler = Assembler()
         before = now - EMPTY_SECONDS
         while self._asked and self._asked[0][1] < before:
             number, _ = self._asked.popleft()
@@ -210,6 +211,13 @@ class Talk:
         """There is no session, and no frame is coming in."""
         idle = self._speaking is None or self._speaking.done()
         return idle and not self._assembler.waiting and not self._late
+
+    def forget(self) -> None:
+        """Nothing of it may happen any more."""
+        for late in self._late.values():
+            late.cancel()
+        self._late.clear()
+        self.drop()
 
     def drop(self) -> None:
         """The session ends; leases stay, and the pilot may attach again."""

@@ -299,3 +299,44 @@ async def test_a_get_is_not_understood(setting: Setting) -> None:
     setting.bring(pilot.iq("get", "<&'\">"))
     refusal = await setting.next()
     assert (refusal.get("type"), refusal.get("id")) == ("error", "<&'\">")
+
+
+async def test_half_a_frame_is_not_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talks, "HALF_SECONDS", 0.0)
+    pilot = await setting.pilot()
+    setting.bring(add_piece(pilot.iq("set", "half"), '{"of_before', True))
+    assert (await setting.next()).get("id") == "half"
+    await asyncio.sleep(0.1)
+    pilot.attach()
+    assert frame(await setting.next()).session
+
+
+async def test_what_is_refused_for_haste_does_not_delay_the_rest(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks, "FRAME_BURST", 1)
+    monkeypatch.setattr(talks, "MOST_WAITING", 2)
+    pilot, session = await attached(setting)
+    for number in range(500):
+        pilot.go_on(f"{number}", session)
+    busy = 0
+    while (await setting.next()).get("type") == "error":
+        busy += 1
+        if busy == 498:
+            break
+    assert busy == 498
+    pilot.attach("again")
+    async with asyncio.timeout(5):  # and not 25 seconds, as for 500 frames
+        while (await setting.next()).get("id") != "again":
+            pass
+
+
+async def test_a_late_attach_does_not_outlive_its_stream(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks, "FRAME_BURST", 1)
+    pilot, _ = await attached(setting)
+    pilot.attach("too soon")
+    setting.stream.coming.put_nowait(XmppError(XmppTrouble.UNREACHABLE, "the server restarts"))
+    await asyncio.sleep(0.3)
+    assert (await setting.world.services.pilots.get(OPERATOR, pilot.inner.id)).carrier == ""
