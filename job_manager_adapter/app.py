@@ -208,12 +208,13 @@ class Manager:
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
+        components = self._components()  # before the group, which would wrap what is wrong
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self.services.run(), name="housekeeping"),
                 group.create_task(self.metrics.watch_loop(), name="loop lag"),
                 group.create_task(self._clean_files(), name="files' clean-up"),
-                *(group.create_task(each.run(), name="XMPP") for each in self._components()),
+                *(group.create_task(each.run(), name="XMPP") for each in components),
             ]
             if self.originals is not None:
                 tasks.append(group.create_task(self.originals.run(), name="original agents"))

@@ -163,6 +163,12 @@ class XmppSettings(Strict):
             raise ValueError("the component's connection is not encrypted: loopback only")
         return value
 
+    @field_validator("server")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        split_host_port(value)
+        return value
+
     @property
     def address(self) -> XmppAddress:
         return XmppAddress(server=self.server, domain=self.domain, component=self.component)

@@ -120,6 +120,17 @@ async def test_a_taken_port_and_a_wrong_certificate_are_one_clear_line(
     assert (code, "PEM" in err, "Traceback" in err) == (1, True, False)
 
 
+async def test_a_secret_that_is_not_there_is_one_clear_line(config: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "xmpp.secret"
+    with config.open("a") as file:
+        file.write('[xmpp]\ncomponent = "m.test"\ndomain = "p.test"\nserver = "x.test:5222"\n')
+        file.write(f'secret_file = "{missing}"\n')
+    code, _, err = await run(config, "serve")
+    assert code == 1
+    assert f"error: xmpp.secret_file: {missing} cannot be read" in err
+    assert "Traceback" not in err
+
+
 async def test_it_stops_at_once_whatever_hangs_on_it(config: Path) -> None:
     _, out, _ = await run(config, "enrolment", "create", "--count", "2", "--output", "quiet")
     secrets = out.split()
