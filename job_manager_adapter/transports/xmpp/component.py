@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 AGAIN_SECONDS = 0.1, 2.0
 """Pauses between attempts, the first and the longest: the server is on this very computer, and
 pilots that come back before us are sent away."""
+CONFLICT_SECONDS = 60.0
+"""For so long the name is left to whoever took it: it would only be taken back."""
 SWEEP_SECONDS = 2.0
 MOST_ID = 128
 _CLIENT = "{jabber:client}"
@@ -64,6 +66,8 @@ class PilotComponent:
                         told = error.message
                     if self.connected:
                         wait = AGAIN_SECONDS[0]
+                    if error.trouble is XmppTrouble.CONFLICT:
+                        wait = CONFLICT_SECONDS
                 self._lost()
                 await asyncio.sleep(wait * (0.5 + self._chance() / 2))
                 wait = min(2 * wait, most)
@@ -140,4 +144,6 @@ class PilotComponent:
 def _remedy(error: XmppError) -> str:
     if error.trouble is XmppTrouble.LOGIN:
         return ": give both the same secret and name (xmpp.secret_file, xmpp.component)"
+    if error.trouble is XmppTrouble.CONFLICT:
+        return ": another manager has this name, give each its own (xmpp.component)"
     return "; trying again"

@@ -340,3 +340,13 @@ async def test_a_late_attach_does_not_outlive_its_stream(
     setting.stream.coming.put_nowait(XmppError(XmppTrouble.UNREACHABLE, "the server restarts"))
     await asyncio.sleep(0.3)
     assert (await setting.world.services.pilots.get(OPERATOR, pilot.inner.id)).carrier == ""
+
+
+async def test_a_name_that_another_has_taken_is_left_to_it(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    await attached(setting)
+    setting.stream.coming.put_nowait(XmppError(XmppTrouble.CONFLICT, "replaced"))
+    await asyncio.sleep(0.3)
+    assert setting.stream.opened == 1
+    assert "another manager has this name" in caplog.text
