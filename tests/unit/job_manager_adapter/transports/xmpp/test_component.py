@@ -178,8 +178,8 @@ async def test_a_frame_in_pieces_is_heard_once_and_each_piece_answered(setting: 
 async def test_an_iq_is_answered_even_if_there_is_nothing_to_say(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(talks, "EMPTY_SECONDS", 0.0)
     pilot, session = await attached(setting)
+    monkeypatch.setattr(talks, "EMPTY_SECONDS", 0.0)
     pilot.go_on("2", session)
     answer = await setting.next()
     assert (answer.get("type"), answer.get("id"), len(answer)) == ("result", "2", 0)
