@@ -16,6 +16,8 @@ from copilot_agent.xmpp.guard import Limits
 from copilot_agent.xmpp.stream import Guarded, SlixmppStream
 
 CLIENT = "{jabber:client}"
+MOST_UNACKNOWLEDGED = 1000
+"""Stanzas of ours that are kept until the server has them; it is asked after every fifth."""
 _STANZAS: dict[str, type[Iq | Message | Presence]] = {
     CLIENT + "iq": Iq,
     CLIENT + "message": Message,
@@ -73,6 +75,10 @@ class _Client(Guarded, ClientXMPP):
             self.give_up(XmppError(XmppTrouble.TLS, "the XMPP server offers no TLS"))
             return True
         return self._log_in(features)
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self.plugin["xep_0198"].unacked_queue) if "xep_0198" in self.plugin else 0
 
     def start(self) -> None:
         """slixmpp would also talk to whoever asks for neither TLS nor a login."""
@@ -133,6 +139,10 @@ class ClientStream(SlixmppStream):
     async def send(self, stanza: Element) -> None:
         """See `StanzaStream`; raises KeyError for what is no stanza."""
         xmpp = await self._may_send()
+        if self._client is not None and self._client.unacknowledged >= MOST_UNACKNOWLEDGED:
+            self._client = None  # all of it would be sent again
+            xmpp.give_up(XmppError(XmppTrouble.LIMIT, "the XMPP server acknowledges nothing"))
+            await self._may_send()  # raises it
         xmpp.send(_STANZAS[stanza.tag](xmpp, xml=stanza))
 
 
