@@ -48,6 +48,7 @@ class Talk:
         self._session: PilotSession | None = None
         self._speaking: asyncio.Task[None] | None = None
         self._attach = ""
+        self._connection = ""
         self._assembler = Assembler()
         self._pace = Pace(FRAMES_PER_SECOND, FRAME_BURST)
         self._late = 0
@@ -66,7 +67,7 @@ class Talk:
         try:
             if piece is None:
                 raise malformed("a frame is wanted")
-            text = self._assembler.add(piece)
+            text = self._put_together(number, piece)
         except (PieceError, CopilotError) as error:
             await self._refuse(number, malformed(str(error)))
             return
@@ -76,6 +77,13 @@ class Talk:
             await self._later(delay, number, text)
         else:
             await self._hear(number, text)
+
+    def _put_together(self, number: str, piece: Element) -> str | None:
+        """What is left of a connection that broke within a frame is not part of the next one."""
+        connection = number.rpartition("-")[0]
+        if connection != self._connection:
+            self._connection, self._assembler = connection, Assembler()
+        return self._assembler.add(piece)
 
     async def _later(self, delay: float, number: str, text: str) -> None:
         if self._late >= MOST_WAITING:

@@ -19,6 +19,7 @@ from job_manager_adapter.transports.xmpp import component as module
 from job_manager_adapter.transports.xmpp import talk as talks
 from job_manager_adapter.transports.xmpp.component import PilotComponent
 from job_manager_adapter.transports.xmpp.door import XmppDoor
+from job_manager_adapter.views import DrainRequest
 from tests.harness import programs
 from tests.unit.job_manager_adapter.services.world import OPERATOR, FakePilot, World
 
@@ -175,6 +176,16 @@ async def test_a_frame_in_pieces_is_heard_once_and_each_piece_answered(setting: 
     assert setting.counted == ["xmpp"] * 2
 
 
+async def test_half_a_frame_of_a_broken_connection_is_not_put_before_the_next_one(
+    setting: Setting,
+) -> None:
+    pilot = await setting.pilot()
+    setting.bring(add_piece(pilot.iq("set", "4f1c-1"), '{"version":1,', more=True))
+    assert (await setting.next()).get("id") == "4f1c-1"
+    pilot.attach("8a03-1")
+    assert frame(await setting.next()).session
+
+
 async def test_an_iq_is_answered_even_if_there_is_nothing_to_say(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +282,19 @@ async def test_a_bounced_push_ends_the_session(setting: Setting) -> None:
     pilot.answer(await setting.next(), "error")
     pilot.go_on("2", session)
     assert why(await setting.next()) is ErrorCode.UNAVAILABLE
+
+
+async def test_what_a_broken_stream_left_unanswered_does_not_hold_up_the_next(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks, "MOST_PUSHED", 1)
+    pilot, _ = await attached(setting)
+    await setting.world.submit()
+    assert (await setting.next()).get("type") == "set"
+    pilot.attach("2")
+    assert (await setting.next()).get("id") == "2"
+    await setting.world.services.pilots.drain(OPERATOR, pilot.inner.id, DrainRequest())
+    assert (await setting.next()).get("type") == "set"
 
 
 async def test_a_pilot_that_does_not_answer_is_not_there(
