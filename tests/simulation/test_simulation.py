@@ -20,7 +20,7 @@ def test_nothing_is_lost_and_nothing_twice_in_thousands_of_schedules(
     summary = run(range(BASE, BASE + FULL))
     with capsys.disabled():
         print(f"\nbase seed {BASE}\n{summary.table()}")
-        print(f"{summary.count} schedules in {summary.seconds:.1f} s, {summary.rate:.1f}/s")
+        print(summary.told())
     assert not summary.failures and not summary.missed, told(summary)
 
 
