@@ -271,6 +271,9 @@ class Host:
     def _stop_agent(self) -> None:
         if self.agent is not None:
             self.agent.kill()
+            for pipe in self.line.pipes:
+                if pipe.direction == UP:
+                    pipe.lose_some()
         if self._session is not None:
             self._session.died()
         if self._streams is not None:

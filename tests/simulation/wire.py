@@ -121,6 +121,12 @@ class Pipe:
                 self._finish()
             self._deliver(item)
 
+    def lose_some(self) -> None:
+        """Of what was sent last: its process died before the system had it."""
+        for _ in range(self.line.universe.random.randrange(3)):
+            if self._items and self._items[-1] is not None:
+                self._items.pop()
+
     def given_up(self) -> None:
         """By the receiving end: the other one does not answer."""
         if not self._over:

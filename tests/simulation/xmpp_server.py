@@ -25,6 +25,8 @@ KEPT_SECONDS = 300.0
 NOTICES_SECONDS = 15.0, 180.0
 """A server without an answer from a client's computer gives its connection up after these."""
 CLIENT = "{jabber:client}"
+HEADS = '{"version"', '{"session"'
+"""How frames begin."""
 _CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
 
 
@@ -310,4 +312,4 @@ def _whole(stanza: Element | None) -> bool:
     piece = None if stanza is None else stanza.find(FRAME)
     if piece is None:
         return True
-    return piece.get("more") is None and (piece.text or "").startswith('{"version"')
+    return piece.get("more") is None and (piece.text or "").startswith(HEADS)
