@@ -110,12 +110,17 @@ class Talk:
             await self._refuse(number, error)
 
     def _begin(self, number: str, frame: PilotFrame) -> None:
-        """Another attach; what was due for the one before is nobody's business any more."""
+        """Another attach; what was due for the one before is nobody's business any more.
+
+        That one says not a word more, or it would be taken for this one's.
+        """
         self._asked.clear()
         self._asked.append((number, asyncio.get_running_loop().time()))
         self._attach = number
         self._pushed.clear()
         before, self._session = self._speaking, None
+        if before is not None:
+            before.cancel()
         self._speaking = asyncio.create_task(self._converse(before, frame))
 
     def _go_on(self, number: str, frame: PilotFrame, named: int) -> None:
@@ -141,7 +146,6 @@ class Talk:
 
     async def _converse(self, before: "asyncio.Task[None] | None", first: PilotFrame) -> None:
         if before is not None:
-            before.cancel()
             await asyncio.wait([before])
         session = None
         try:

@@ -12,7 +12,7 @@ import pytest
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
 from copilot_agent.protocol.ids import make_id
-from copilot_agent.protocol.xmpp import END, FRAME, add_piece, pieces, read_end
+from copilot_agent.protocol.xmpp import END, FRAME, Assembler, add_piece, pieces, read_end
 from copilot_agent.xmpp.errors import XmppError, XmppTrouble
 from job_manager_adapter.store.sqlite import SqliteStore
 from job_manager_adapter.transports.xmpp import component as module
@@ -295,6 +295,24 @@ async def test_what_a_broken_stream_left_unanswered_does_not_hold_up_the_next(
     assert (await setting.next()).get("id") == "2"
     await setting.world.services.pilots.drain(OPERATOR, pilot.inner.id, DrainRequest())
     assert (await setting.next()).get("type") == "set"
+
+
+async def test_a_frame_of_before_is_not_gone_on_with_after_another_attach(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks, "MOST_PUSHED", 2)
+    pilot, _ = await attached(setting)
+    await setting.world.submit(environment={f"LONG{n}": "x" * 4000 for n in range(18)})
+    first, second = [await setting.next() for _ in range(2)]
+    assert first[0].get("more") == second[0].get("more") == "1"
+    pilot.answer(first)
+    pilot.attach("8a03-1")
+    assembler, text = Assembler(), None
+    while text is None:
+        pilot.answer(iq := await setting.next())
+        if iq[0].get("attach") == "8a03-1":
+            text = assembler.add(iq[0])
+    assert ManagerFrame.model_validate_json(text).offers
 
 
 async def test_a_pilot_that_does_not_answer_is_not_there(
