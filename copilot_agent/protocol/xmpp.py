@@ -2,13 +2,17 @@
 
 Both sides send IQs of type `set`, each with one piece of a frame:
 
-    <iq type='set' to='manager-1.example.org' id='7'>
+    <iq type='set' to='manager-1.example.org' id='4f1c-7'>
       <frame xmlns='urn:cloud-copilot:frames:1' more='1'>{"version":1,…</frame>
     </iq>
 
-A frame is JSON as over a WebSocket. Pieces come in order; the last one has no `more`. Each IQ is
-answered, and the answer to a pilot's may carry the manager's next frame, so that one exchange costs
-two stanzas. `<end code='…'>` instead of a frame says that the session is over, and why.
+A frame is JSON as over a WebSocket. Pieces come in order; the last one has no `more`. The ids of a
+pilot's IQs are alike up to their last `-` within one connection, and differ between connections: a
+frame of which one connection brought a part only is dropped.
+
+Each IQ is answered, and the answer to a pilot's may carry the manager's next frame, so that one
+exchange costs two stanzas. `<end code='…'>` instead of a frame says that the session is over, and
+why.
 
 What a manager says names in `attach` the IQ whose frame opened the session (the last piece's id):
 a connection that is taken up again may bring stanzas from before, which the pilot drops.

@@ -7,12 +7,14 @@ import sys
 
 from tests.simulation import isolation
 from tests.simulation.runner import Summary, run
+from tests.simulation.schedule import Carrier, plan
 from tests.simulation.world import simulate
 
 _EXAMPLES = """examples:
   make simulate SEEDS=20000            as many schedules, from a base that is drawn and printed
   make simulate SEEDS=5000 BASE=70000  five thousand from seed 70000 on
   make simulate SEEDS=seed:4711        one schedule, with its trace
+  make simulate ARGS='--carrier xmpp'  all over XMPP (or http), whatever the seeds say
 """
 
 
@@ -25,15 +27,21 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("seeds", nargs="?", default="2000", help="how many, or seed:N for one")
     parser.add_argument("--base", type=int, help="the first seed; drawn if it is not given")
+    parser.add_argument(
+        "--carrier",
+        choices=tuple(Carrier),
+        type=Carrier,
+        help="of all conversations; else the seed says it, and a quarter goes over XMPP",
+    )
     parser.add_argument("--processes", type=int, default=2, help="at the same time (default 2)")
     parser.add_argument("--until", help="stop when this invariant is violated, see checker.py")
     parser.add_argument("--json", action="store_true", help="print the failures as JSON, no table")
     return parser.parse_args()
 
 
-def _one(seed: int) -> int:
+def _one(seed: int, carrier: Carrier | None) -> int:
     isolation.patch()
-    result = simulate(seed)
+    result = simulate(seed, carrier)
     sys.stdout.write(result.trace)
     for violation in result.violations:
         print(f"seed {seed}: {violation}", file=sys.stderr)
@@ -52,8 +60,10 @@ def told(summary: Summary) -> str:
     """What failed, and how to see it again."""
     lines = []
     for seed, violations in sorted(summary.failures.items()):
-        lines += [f"seed {seed}: {violation}" for violation in violations]
-        lines.append(f"  replay: make simulate SEEDS=seed:{seed}")
+        over = plan(seed, summary.wanted).carrier
+        lines += [f"seed {seed} over {over}: {violation}" for violation in violations]
+        wanted = f" ARGS='--carrier {over}'" if summary.wanted else ""
+        lines.append(f"  replay: make simulate SEEDS=seed:{seed}{wanted}")
     lines += [f"no schedule had {fault} at {step}" for fault, step in summary.missed]
     return "\n".join(lines)
 
@@ -65,6 +75,7 @@ def _many(arguments: argparse.Namespace) -> int:
     print(f"base seed {base}", file=sys.stderr)
     summary = run(
         range(base, base + int(arguments.seeds)),
+        carrier=arguments.carrier,
         processes=arguments.processes,
         until=arguments.until,
         progress=_progress,
@@ -75,7 +86,7 @@ def _many(arguments: argparse.Namespace) -> int:
         print(json.dumps({"count": summary.count, "failures": found}))
     else:
         print(summary.table())
-        print(f"{summary.count} schedules in {summary.seconds:.1f} s, {summary.rate:.1f}/s")
+        print(summary.told())
         print(told(summary))
     return 1 if summary.failures or summary.missed else 0
 
@@ -87,7 +98,7 @@ def main() -> int:
         print(f"SEEDS is a number or seed:N, not {arguments.seeds}", file=sys.stderr)
         return 64
     try:
-        return _one(int(number)) if kind else _many(arguments)
+        return _one(int(number), arguments.carrier) if kind else _many(arguments)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

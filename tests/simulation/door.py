@@ -19,6 +19,7 @@ from copilot_agent.protocol.enrolment import (
 )
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, Problem
 from copilot_agent.protocol.frames import PilotFrame
+from copilot_agent.protocol.xmpp import XmppAddress
 from job_manager_adapter.api.problems import STATUS
 from job_manager_adapter.services.build import Services
 from job_manager_adapter.services.session import PilotSession
@@ -47,11 +48,13 @@ class Door:
         services: Services,
         heard: Callable[[str, PilotFrame], None],
         stored: Callable[[str], None],
+        xmpp: XmppAddress | None,
     ) -> None:
         self._machine = machine
         self._services = services
         self._heard = heard
         self._stored = stored
+        self._xmpp = xmpp
         self._open: list[Callable[[], None]] = []
         """For each connection and request: how its client learns that the process is dead."""
 
@@ -190,6 +193,7 @@ class Door:
             server_time=enrolled.server_time,
             policy=enrolled.policy,
             manager_key=enrolled.manager_key,
+            xmpp=self._xmpp,
         )
         return reply.model_dump_json().encode()
 
@@ -198,7 +202,11 @@ class Door:
         token, expires = self._issue(asked.pilot)
         now = self._machine.clock.time()
         reply = RenewReply(
-            access_token=token, token_expires=expires, server_time=now, policy=policy
+            access_token=token,
+            token_expires=expires,
+            server_time=now,
+            policy=policy,
+            xmpp=self._xmpp,
         )
         return reply.model_dump_json().encode()
 

@@ -77,6 +77,8 @@ def _noise(world: "World", host: Host) -> None:
     def over() -> None:
         line.slowness, line.loss, line.twice = 1.0, 0.0, 0.0
 
+    if world.server.xmpp is not None and world.universe.random.random() < 0.5:
+        world.universe.after(world.universe.random.uniform(0.0, seconds), line.cut)
     world.trouble("noise", host, seconds + 10.0)
     world.universe.after(seconds, over)
 
@@ -93,6 +95,15 @@ def _store_crash(world: "World", host: Host) -> None:
     world.database.crash()
     world.trouble("store-crash", None, seconds)
     world.universe.after(seconds, world.database.start)
+
+
+def _xmpp_crash(world: "World", host: Host) -> None:
+    seconds, server = world.choose(0.2, 4.0, 15.0, 40.0), world.server.xmpp
+    if server is None:
+        raise AssertionError("this schedule has no XMPP server")
+    server.crash()
+    world.trouble("xmpp-crash", None, seconds)
+    world.universe.after(seconds, server.start)
 
 
 def _clock_manager(world: "World", host: Host) -> None:
@@ -115,8 +126,11 @@ FAULTS: dict[str, Callable[["World", Host], None]] = {
     "manager-crash": _manager_crash,
     "store-crash": _store_crash,
     "clock-manager": _clock_manager,
+    "xmpp-crash": _xmpp_crash,
 }
-EVERYBODYS = frozenset({"manager-crash", "store-crash", "clock-manager"})
+XMPP_FAULTS = frozenset({"xmpp-crash"})
+"""These need pilots that talk over XMPP."""
+EVERYBODYS = frozenset({"manager-crash", "store-crash", "clock-manager", *XMPP_FAULTS})
 """Of these all pilots are victims."""
 
 

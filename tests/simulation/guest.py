@@ -22,9 +22,9 @@ from copilot_agent.protocol.capabilities import Capabilities
 from copilot_agent.protocol.receipt import Receipt
 from copilot_agent.runtime import Runtime
 from copilot_agent.transports.base import FileMoveError
-from copilot_agent.transports.carriers import over_http
 from copilot_agent.transports.enrolment import EnrolmentClient
 from copilot_agent.workshop import Place
+from tests.simulation.carriers import Carriers
 from tests.simulation.loop import Machine
 from tests.simulation.session import PREFIX, SimulatedSession
 from tests.simulation.workplace import (
@@ -73,12 +73,14 @@ class Guest:
         machine: Machine,
         place: Workplace,
         session: SimulatedSession,
+        carriers: Carriers,
         say: Callable[[str], None],
         epoch: Callable[[], int],
     ) -> None:
         self._machine = machine
         self._place = place
         self._session = session
+        self._carriers = carriers
         self._say = say
         self._epoch = epoch
         self._public_key = ""
@@ -110,16 +112,17 @@ class Guest:
         session: Any = self._session
         place = self._place
         sandbox: Any = self._sandbox
+        enroller = Enroller(
+            EnrolmentClient(session, PREFIX),
+            self._vouch,
+            core.work.capabilities,
+            place.directory,
+            clock,
+        )
         return Runtime(
             core,
-            over_http(session, PREFIX, clock),
-            Enroller(
-                EnrolmentClient(session, PREFIX),
-                self._vouch,
-                core.work.capabilities,
-                place.directory,
-                clock,
-            ),
+            self._carriers(enroller, clock),
+            enroller,
             spool,
             sandbox,
             NoMover(),

@@ -14,6 +14,7 @@ from copilot_agent.core.events import Key
 from copilot_agent.protocol import guest as words
 from copilot_agent.protocol.enrolment import enrolment_statement
 from job_manager_adapter.services.context import base64url
+from tests.simulation.carriers import Carriers, over_http, over_xmpp
 from tests.simulation.guest import Guest, Memory
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import EPOCH, Clock, Machine, Universe
@@ -21,6 +22,7 @@ from tests.simulation.session import PREFIX, Server, SimulatedSession
 from tests.simulation.steps import Step, Steps
 from tests.simulation.wire import UP, Line
 from tests.simulation.workplace import Run, Workplace
+from tests.simulation.xmpp_pilot import AgentStreams
 from vm_launcher.core import events as ev
 from vm_launcher.core.states import Rules, State
 from vm_launcher.core.vm import Vm
@@ -85,6 +87,9 @@ class Host:
         self._steps = steps
         self._directory = directory / name
         self._session: SimulatedSession | None = None
+        self._streams: AgentStreams | None = None
+        self.falls_back = True
+        """Where pilots talk over XMPP: this one talks over HTTP when that does not work."""
         self._clock = Clock(universe)
         self._boot = ""
         self._epoch = 0
@@ -238,10 +243,22 @@ class Host:
         self._session = SimulatedSession(agent, self.line, self._server, self._heard, self._wrote)
         boot = self.vm.boot
         guest = Guest(
-            agent, place, self._session, lambda line: self._said(boot, line), self._next_epoch
+            agent,
+            place,
+            self._session,
+            self._carriers(agent, self._session),
+            lambda line: self._said(boot, line),
+            self._next_epoch,
         )
         self.agent, self.guest = agent, guest
         agent.spawn(self._life(guest, restarted, memory))
+
+    def _carriers(self, agent: Machine, session: SimulatedSession) -> Carriers:
+        xmpp = self._server.xmpp
+        if xmpp is None:
+            return over_http(session)
+        self._streams = AgentStreams(agent, self.line, xmpp, self._heard, self._wrote)
+        return over_xmpp(self._streams, session if self.falls_back else None)
 
     async def _life(self, guest: Guest, restarted: bool, memory: Memory | None) -> None:
         """An agent that ends is dead; its supervisor starts another one if it has failed."""
@@ -254,9 +271,14 @@ class Host:
     def _stop_agent(self) -> None:
         if self.agent is not None:
             self.agent.kill()
+            for pipe in self.line.pipes:
+                if pipe.direction == UP:
+                    pipe.lose_some()
         if self._session is not None:
             self._session.died()
-        self.agent = self.guest = self._session = None
+        if self._streams is not None:
+            self._streams.died()
+        self.agent = self.guest = self._session = self._streams = None
 
     def _power_off(self) -> None:
         self._stop_agent()

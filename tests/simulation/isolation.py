@@ -11,8 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from copilot_agent import identity
+from copilot_agent.protocol import xmpp as protocol
+from copilot_agent.transports import xmpp as transport
 from tests.simulation.loop import EPOCH, Machine, Universe
 
+PIECE_CHARACTERS = 500
+"""Frames are short here, so that pieces have to be if some of them are to be cut up."""
 _PACKAGES = ("copilot_agent.", "job_manager_adapter.", "vm_launcher.")
 
 
@@ -47,6 +51,14 @@ def _boot_id() -> str:
     return getattr(machine, "boot", "") if machine else ""
 
 
+class MachineChance:
+    """Stands where the agent's carrier has `os`."""
+
+    def urandom(self, size: int) -> bytes:
+        machine = _machine()
+        return machine.universe.random.randbytes(size) if machine else bytes(size)
+
+
 class TraceHandler(logging.Handler):
     """Warnings of the real code go into the trace."""
 
@@ -67,6 +79,8 @@ def patch() -> None:
         if name.startswith(_PACKAGES) and getattr(module, "time", None) is time:
             module.time = clocks  # type: ignore[attr-defined]
     identity.boot_id = _boot_id
+    transport.__dict__["os"] = MachineChance()
+    protocol.PIECE_CHARACTERS = PIECE_CHARACTERS
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     root = logging.getLogger()
     for handler in root.handlers[:]:

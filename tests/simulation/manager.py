@@ -19,6 +19,8 @@ from tests.simulation.scheduler import Scheduler
 from tests.simulation.session import PREFIX, Server
 from tests.simulation.steps import Step, Steps
 from tests.simulation.store import Call, Connection, Database
+from tests.simulation.xmpp_manager import ComponentStream, build_component
+from tests.simulation.xmpp_server import ADDRESS
 
 LEASE, HEARTBEAT = 30.0, 6.0
 RETRY_SECONDS = 2.0
@@ -77,6 +79,7 @@ class Manager:
     def __init__(
         self,
         universe: Universe,
+        clock: Clock,
         database: Database,
         server: Server,
         ledger: Ledger,
@@ -85,13 +88,14 @@ class Manager:
         files: FileStore,
     ) -> None:
         self.universe = universe
-        self.clock = Clock(universe)
+        self.clock = clock
         self.services: Services | None = None
         self.pilot_hosts: dict[str, str] = {}
         """Pilot → host."""
         self.launchers: dict[str, str] = {}
         """Launcher key → host."""
         self._machine: Machine | None = None
+        self._stream: ComponentStream | None = None
         self._database = database
         self._server = server
         self._ledger = ledger
@@ -139,10 +143,19 @@ class Manager:
             self.universe.after(SUPERVISOR_SECONDS, self.start)
             return
         self.services = services
-        self._server.door = Door(machine, services, self._heard, self._files.paths.add)
+        self._open_doors(machine, services)
         self._ledger.serving.append(self.universe.now)
         self.universe.note("manager", "serves")
         await services.run()
+
+    def _open_doors(self, machine: Machine, services: Services) -> None:
+        xmpp = self._server.xmpp
+        if xmpp is not None:
+            stream = self._stream = ComponentStream(machine, xmpp)
+            machine.spawn(build_component(stream, services.pilots, self._heard).run())
+        address = None if xmpp is None else ADDRESS
+        stored = self._files.paths.add
+        self._server.door = Door(machine, services, self._heard, stored, address)
 
     def crash(self) -> None:
         machine, self._machine = self._machine, None
@@ -151,7 +164,9 @@ class Manager:
         machine.kill()
         if self._server.door is not None:
             self._server.door.died()
-        self._server.door = self.services = None
+        if self._stream is not None:
+            self._stream.died()
+        self._server.door = self.services = self._stream = None
         self._database.client_died(machine)
         asking, self._asking = self._asking, {}
         for failed in asking.values():

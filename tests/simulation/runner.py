@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
 
 from tests.simulation import isolation
 from tests.simulation.checker import Violation
-from tests.simulation.schedule import CELLS
+from tests.simulation.schedule import Carrier, cells_of, faults_over, plan
 from tests.simulation.steps import Hits, Step
 from tests.simulation.world import simulate
 
@@ -30,7 +31,10 @@ FULL = 2000
 
 @dataclass
 class Summary:
+    wanted: Carrier | None = None
+    """Of all schedules; None: as their seeds say."""
     count: int = 0
+    carriers: Counter[Carrier] = field(default_factory=Counter)
     seconds: float = 0.0
     hits: Hits = field(default_factory=Counter)
     failures: dict[int, tuple[Violation, ...]] = field(default_factory=dict)
@@ -46,10 +50,15 @@ class Summary:
     @property
     def missed(self) -> list[tuple[str, str]]:
         """Cells of the table without a hit, if there were enough schedules to have one in each."""
-        return [cell for cell in CELLS if not self.hits[cell]] if self.count >= FULL else []
+        cells = cells_of(self.wanted)
+        return [cell for cell in cells if not self.hits[cell]] if self.count >= FULL else []
+
+    def told(self) -> str:
+        over = ", ".join(f"{self.carriers[carrier]} over {carrier}" for carrier in Carrier)
+        return f"{self.count} schedules ({over}) in {self.seconds:.1f} s, {self.rate:.1f}/s"
 
     def table(self) -> str:
-        faults = list(dict.fromkeys(fault for fault, _ in CELLS))
+        faults = faults_over(self.wanted)
         lines = ["hits per fault and step of a job's life", " " * 14 + _row(Step)]
         for fault in faults:
             lines.append(f"{fault:14}" + _row(self.hits[fault, step] for step in Step))
@@ -63,14 +72,18 @@ def _row(values: object) -> str:
 @dataclass(frozen=True)
 class Outcome:
     seed: int
+    carrier: Carrier
     violations: tuple[Violation, ...]
     hits: Hits
 
 
-def _batch(seeds: list[int]) -> list[Outcome]:
+Work = Callable[[list[int]], list[Outcome]]
+
+
+def _batch(seeds: list[int], carrier: Carrier | None) -> list[Outcome]:
     """Raises EOFError when its process died."""
     answers, answer = Pipe(duplex=False)
-    process = get_context("fork").Process(target=_simulate, args=(seeds, answer))
+    process = get_context("fork").Process(target=_simulate, args=(seeds, carrier, answer))
     process.start()
     answer.close()
     with answers:
@@ -79,16 +92,17 @@ def _batch(seeds: list[int]) -> list[Outcome]:
     return outcomes
 
 
-def _simulate(seeds: list[int], answer: Connection) -> None:
+def _simulate(seeds: list[int], carrier: Carrier | None, answer: Connection) -> None:
     outcomes = []
     for seed in seeds:
         try:
-            result = simulate(seed, tidy=False)
+            result = simulate(seed, carrier, tidy=False)
         except Exception as error:  # noqa: BLE001 - a seed that breaks the simulation is a finding
             violation = Violation("broken", repr(error))
-            outcomes.append(Outcome(seed, (violation,), Counter()))
+            over = plan(seed, carrier).carrier
+            outcomes.append(Outcome(seed, over, (violation,), Counter()))
         else:
-            outcomes.append(Outcome(seed, result.violations, result.hits))
+            outcomes.append(Outcome(seed, result.carrier, result.violations, result.hits))
     answer.send(outcomes)
 
 
@@ -102,18 +116,20 @@ def _begin() -> None:
 def run(
     seeds: range,
     *,
+    carrier: Carrier | None = None,
     processes: int = 2,
     until: str | None = None,
     progress: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:
     """All of them, or until one fails by the invariant `until`."""
-    summary, began = Summary(), time.monotonic()
+    summary, began = Summary(carrier), time.monotonic()
     batches = (list(seeds[first : first + BATCH]) for first in range(0, len(seeds), BATCH))
+    work = partial(_batch, carrier=carrier)
     # To fork saves each process its imports, but is only safe without threads.
     method = "fork" if threading.active_count() == 1 else "spawn"
     with ProcessPoolExecutor(processes, get_context(method), _begin) as pool:
         try:
-            for outcomes in _done(pool, batches, 2 * processes):
+            for outcomes in _done(pool, work, batches, 2 * processes):
                 for outcome in outcomes:
                     _add(summary, outcome)
                 summary.seconds = time.monotonic() - began
@@ -126,19 +142,20 @@ def run(
 
 
 def _done(
-    pool: ProcessPoolExecutor, batches: Iterator[list[int]], ahead: int
+    pool: ProcessPoolExecutor, work: Work, batches: Iterator[list[int]], ahead: int
 ) -> Iterator[list[Outcome]]:
     """As they end; `ahead` are asked for at a time."""
-    asked: set[Future[list[Outcome]]] = {pool.submit(_batch, b) for b in islice(batches, ahead)}
+    asked: set[Future[list[Outcome]]] = {pool.submit(work, b) for b in islice(batches, ahead)}
     while asked:
         done, asked = wait(asked, return_when=FIRST_COMPLETED)
         for future in done:
-            asked |= {pool.submit(_batch, batch) for batch in islice(batches, 1)}
+            asked |= {pool.submit(work, batch) for batch in islice(batches, 1)}
             yield future.result()
 
 
 def _add(summary: Summary, outcome: Outcome) -> None:
     summary.count += 1
+    summary.carriers[outcome.carrier] += 1
     summary.hits.update(outcome.hits)
     if outcome.violations:
         summary.failures[outcome.seed] = outcome.violations

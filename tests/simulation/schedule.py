@@ -6,14 +6,35 @@ others, and everything else, are drawn.
 
 import random
 from dataclasses import dataclass
+from enum import StrEnum
 
 from copilot_agent.protocol.job import JobSpec
-from tests.simulation.faults import FAULTS
+from tests.simulation.faults import FAULTS, XMPP_FAULTS
 from tests.simulation.host import Size
 from tests.simulation.steps import Step
 from tests.simulation.users import job_spec
 
-CELLS = tuple((fault, step) for fault in FAULTS for step in Step)
+Cell = tuple[str, Step]
+XMPP_SHARE = 0.2
+"""Of the schedules whose first fault says nothing about it."""
+
+
+class Carrier(StrEnum):
+    """Of the conversation; enrolment, renewal and files always take HTTP."""
+
+    HTTP = "http"
+    XMPP = "xmpp"
+
+
+def faults_over(carrier: Carrier | None) -> tuple[str, ...]:
+    """None: over the one or the other."""
+    return tuple(
+        fault for fault in FAULTS if carrier is not Carrier.HTTP or fault not in XMPP_FAULTS
+    )
+
+
+def cells_of(carrier: Carrier | None) -> tuple[Cell, ...]:
+    return tuple((fault, step) for fault in faults_over(carrier) for step in Step)
 
 
 @dataclass(frozen=True)
@@ -31,9 +52,12 @@ class Strike:
 @dataclass(frozen=True)
 class Plan:
     seed: int
+    carrier: Carrier
     hosts: tuple[Size, ...]
     polling: tuple[bool, ...]
     """By host: no WebSockets pass."""
+    falling_back: tuple[bool, ...]
+    """By host: where XMPP does not work, HTTP is used."""
     embedded: bool
     submissions: tuple[tuple[float, tuple[JobSpec, ...]], ...]
     upstream: tuple[JobSpec, ...]
@@ -45,9 +69,13 @@ class Plan:
     snapshots: bool
 
 
-def plan(seed: int) -> Plan:
+def plan(seed: int, wanted: Carrier | None = None) -> Plan:
+    """`wanted`: else the seed says what carries the conversation."""
     chance = random.Random(f"plan {seed}")  # noqa: S311 - a schedule, not a secret
-    strikes = _strikes(chance, CELLS[seed % len(CELLS)])
+    cells = cells_of(wanted)
+    first = cells[seed % len(cells)]
+    carrier = wanted or _carrier(seed, first)
+    strikes = _strikes(chance, first, faults_over(carrier))
     told = any(strike.step is Step.TOLD for strike in strikes)
     hosts = tuple(
         Size(chance.randint(1, 2), chance.randint(0, 2))
@@ -55,8 +83,10 @@ def plan(seed: int) -> Plan:
     )
     return Plan(
         seed=seed,
+        carrier=carrier,
         hosts=hosts,
         polling=tuple(chance.random() < 0.3 for _ in hosts),
+        falling_back=_falling_back(seed, len(hosts)),
         embedded=chance.random() < 0.5,
         submissions=tuple(_submissions(chance)),
         upstream=tuple(_spec(chance, "cms") for _ in range(chance.randint(2, 4) if told else 0)),
@@ -72,12 +102,24 @@ def plan(seed: int) -> Plan:
     )
 
 
-def _strikes(chance: random.Random, first: tuple[str, Step]) -> tuple[Strike, ...]:
+def _carrier(seed: int, first: Cell) -> Carrier:
+    """XMPP for about a quarter of all seeds."""
+    chance = random.Random(f"carrier {seed}")  # noqa: S311 - a schedule, not a secret
+    over_xmpp = first[0] in XMPP_FAULTS or chance.random() < XMPP_SHARE
+    return Carrier.XMPP if over_xmpp else Carrier.HTTP
+
+
+def _falling_back(seed: int, hosts: int) -> tuple[bool, ...]:
+    chance = random.Random(f"falling back {seed}")  # noqa: S311 - a schedule, not a secret
+    return tuple(chance.random() < 0.3 for _ in range(hosts))
+
+
+def _strikes(chance: random.Random, first: Cell, possible: tuple[str, ...]) -> tuple[Strike, ...]:
     """At least three, of at least two kinds."""
     cells = [first]
-    others = [fault for fault in FAULTS if fault != first[0]]
+    others = [fault for fault in possible if fault != first[0]]
     for number in range(chance.choice((2, 2, 3))):
-        faults = others if number == 0 else list(FAULTS)
+        faults = others if number == 0 else list(possible)
         steps = [step for step in Step if step is not Step.TOLD]
         cells.append((chance.choice(faults), chance.choice(steps)))
     return tuple(_strike(chance, *cell) for cell in cells)

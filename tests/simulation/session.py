@@ -11,7 +11,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from tests.simulation.loop import Machine
-from tests.simulation.wire import DOWN, UP, Line, Pipe
+from tests.simulation.wire import DOWN, PATIENCE, UP, Line, Pipe
+from tests.simulation.xmpp_server import XmppServer
 
 PREFIX = "http://manager"
 
@@ -48,8 +49,10 @@ class Socket:
 class Server:
     """What lines lead to; nobody listens while `door` is None."""
 
-    def __init__(self) -> None:
+    def __init__(self, xmpp: XmppServer | None) -> None:
         self.door: Any = None
+        self.xmpp = xmpp
+        """Beside it, where pilots talk over XMPP."""
 
 
 class Content:
@@ -159,8 +162,8 @@ class SimulatedSession:
                 self._heard(item)
             self._machine.tell(client.inbox, item)
 
-        socket.up = Pipe(self._line, UP, lambda item: socket.to_server(item))
-        socket.down = Pipe(self._line, DOWN, deliver)
+        socket.up = Pipe(self._line, UP, lambda item: socket.to_server(item), PATIENCE[UP])
+        socket.down = Pipe(self._line, DOWN, deliver, PATIENCE[DOWN])
         self._sockets.append(socket)
         door.accept(socket)
 

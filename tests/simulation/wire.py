@@ -16,6 +16,8 @@ from typing import Any
 from tests.simulation.loop import Universe
 
 UP, DOWN = "up", "down"
+PATIENCE = {UP: (15.0, 45.0), DOWN: (10.0, 30.0)}
+"""After so many seconds without a pong an end gives up, whose is the receiving one."""
 
 
 class Line:
@@ -61,11 +63,9 @@ class Line:
 
     def silence(self, pipe: "Pipe", lasts: Callable[[], bool]) -> None:
         """No pong comes while `lasts`: each end gives the connection up after a while."""
-        chance = self.universe.random
-        self.universe.after(
-            chance.uniform(10.0, 30.0) if pipe.direction == DOWN else chance.uniform(15.0, 45.0),
-            lambda: pipe.given_up() if lasts() else None,
-        )
+        if pipe.patience is not None:
+            wait = self.universe.random.uniform(*pipe.patience)
+            self.universe.after(wait, lambda: pipe.given_up() if lasts() else None)
 
     def heal(self) -> None:
         self._partitions += 1
@@ -82,11 +82,21 @@ class Line:
 
 
 class Pipe:
-    """One direction of a connection. `None` is its end, when nothing more comes."""
+    """One direction of a connection. `None` is its end, when nothing more comes.
 
-    def __init__(self, line: Line, direction: str, deliver: Callable[[Any], object]) -> None:
+    `patience`: between how many seconds the receiving end gives up; None: never by itself.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        direction: str,
+        deliver: Callable[[Any], object],
+        patience: tuple[float, float] | None,
+    ) -> None:
         self.line = line
         self.direction = direction
+        self.patience = patience
         self._deliver = deliver
         self._items: deque[Any] = deque()
         self._last = 0.0
@@ -110,6 +120,12 @@ class Pipe:
             if item is None:
                 self._finish()
             self._deliver(item)
+
+    def lose_some(self) -> None:
+        """Of what was sent last: its process died before the system had it."""
+        for _ in range(self.line.universe.random.randrange(3)):
+            if self._items and self._items[-1] is not None:
+                self._items.pop()
 
     def given_up(self) -> None:
         """By the receiving end: the other one does not answer."""

@@ -14,15 +14,16 @@ from tests.simulation.faults import FAULTS, victim
 from tests.simulation.host import Host
 from tests.simulation.isolation import bury, isolated
 from tests.simulation.ledger import Ledger
-from tests.simulation.loop import Universe
+from tests.simulation.loop import Clock, Universe
 from tests.simulation.manager import LEASE, SIGNER, FileStore, Manager, SimulatedIds
-from tests.simulation.schedule import Plan, Strike, plan
+from tests.simulation.schedule import Carrier, Plan, Strike, plan
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.session import Server
 from tests.simulation.steps import Hits, Step, Steps
 from tests.simulation.store import Database, outcome_of
 from tests.simulation.timing import check_times
 from tests.simulation.users import Users
+from tests.simulation.xmpp_server import XmppServer
 
 MOST_SECONDS = 600.0
 """After the last fault everything has to have ended by then."""
@@ -36,6 +37,7 @@ MEMORY = Path("/dev/shm")
 @dataclass(frozen=True)
 class Result:
     seed: int
+    carrier: Carrier
     violations: tuple[Violation, ...]
     hits: Hits
     trace: str
@@ -44,8 +46,8 @@ class Result:
 
 
 class World:
-    def __init__(self, seed: int, directory: Path) -> None:
-        self.plan: Plan = plan(seed)
+    def __init__(self, seed: int, directory: Path, carrier: Carrier | None) -> None:
+        self.plan: Plan = plan(seed, carrier)
         self.universe = Universe(seed)
         self.ledger = Ledger(self.universe)
         self.steps = Steps()
@@ -53,10 +55,13 @@ class World:
         self.hits: Hits = Counter()
         self.database = Database(self.universe, embedded=self.plan.embedded)
         self.scheduler = Scheduler(self.universe, self.ledger, self.steps)
-        self.server = Server()
+        computer = Clock(self.universe)
+        over_xmpp = self.plan.carrier is Carrier.XMPP
+        self.server = Server(XmppServer(self.universe, computer) if over_xmpp else None)
         self.files = FileStore()
         self.manager = Manager(
             self.universe,
+            computer,
             self.database,
             self.server,
             self.ledger,
@@ -100,12 +105,14 @@ class World:
                 directory,
             )
             host.line.sockets_pass = not self.plan.polling[number - 1]
+            host.falls_back = self.plan.falling_back[number - 1]
             self.manager.launchers[host.launcher_key] = host.name
             self.ledger.hosts.append(host.name)
             yield host
 
     def _set_going(self) -> None:
         universe = self.universe
+        universe.note("plan", f"seed {self.plan.seed} over {self.plan.carrier}")
         self.manager.start()
         for host in self.hosts:
             universe.after(universe.random.uniform(0.0, 2.0), host.start)
@@ -209,7 +216,7 @@ class World:
         for violation in violations:
             universe.note("checker", f"VIOLATION {violation}")
         trace = "\n".join(universe.trace) + "\n"
-        return Result(self.plan.seed, violations, self.hits, trace, universe.now)
+        return Result(self.plan.seed, self.plan.carrier, violations, self.hits, trace, universe.now)
 
     def _calm(self) -> bool:
         """Every fault has been and gone."""
@@ -228,15 +235,15 @@ class World:
         )
 
 
-def simulate(seed: int, *, tidy: bool = True) -> Result:
-    """One schedule; the same seed gives the same result, to the byte.
+def simulate(seed: int, carrier: Carrier | None = None, *, tidy: bool = True) -> Result:
+    """One schedule; the same seed (and carrier) gives the same result, to the byte.
 
     `tidy`: what it leaves behind is collected at once; otherwise `isolation.bury` is the caller's.
     """
     base = MEMORY if MEMORY.is_dir() else None
     directory = Path(tempfile.mkdtemp(prefix="copilot-simulation-", dir=base))
     try:
-        world = World(seed, directory)
+        world = World(seed, directory, carrier)
         with isolated(world.universe, seed):
             result = world.run()
     finally:

@@ -50,6 +50,7 @@ class Talk:
         self._session: PilotSession | None = None
         self._speaking: asyncio.Task[None] | None = None
         self._attach = ""
+        self._connection = ""
         self._assembler, self._piece_at = Assembler(), 0.0
         self._pace = Pace(FRAMES_PER_SECOND, FRAME_BURST)
         self._late: dict[str, asyncio.TimerHandle] = {}
@@ -68,7 +69,7 @@ class Talk:
         try:
             if piece is None:
                 raise malformed("a frame is wanted")
-            text = self._assembler.add(piece)
+            text = self._put_together(number, piece)
         except (PieceError, CopilotError) as error:
             await self._refuse(number, malformed(str(error)))
             return
@@ -83,6 +84,13 @@ class Talk:
             )
         else:
             await self._hear(number, text)
+
+    def _put_together(self, number: str, piece: Element) -> str | None:
+        """What is left of a connection that broke within a frame is not part of the next one."""
+        connection = number.rpartition("-")[0]
+        if connection != self._connection:
+            self._connection, self._assembler = connection, Assembler()
+        return self._assembler.add(piece)
 
     def _now(self, number: str, text: str) -> None:
         del self._late[number]
@@ -101,12 +109,17 @@ class Talk:
             await self._refuse(number, error)
 
     def _begin(self, number: str, frame: PilotFrame) -> None:
-        """Another attach; what was due for the one before is nobody's business any more."""
+        """Another attach; what was due for the one before is nobody's business any more.
+
+        That one says not a word more, or it would be taken for this one's.
+        """
         self._asked.clear()
         self._asked.append((number, asyncio.get_running_loop().time()))
         self._attach = number
         self._pushed.clear()
         before, self._session = self._speaking, None
+        if before is not None:
+            before.cancel()
         self._speaking = asyncio.create_task(self._converse(before, frame))
 
     def _go_on(self, number: str, frame: PilotFrame, named: int) -> None:
@@ -132,7 +145,6 @@ class Talk:
 
     async def _converse(self, before: "asyncio.Task[None] | None", first: PilotFrame) -> None:
         if before is not None:
-            before.cancel()
             await asyncio.wait([before])
         session = None
         try:

@@ -12,13 +12,14 @@ import pytest
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
 from copilot_agent.protocol.ids import make_id
-from copilot_agent.protocol.xmpp import END, FRAME, add_piece, pieces, read_end
+from copilot_agent.protocol.xmpp import END, FRAME, Assembler, add_piece, pieces, read_end
 from copilot_agent.xmpp.errors import XmppError, XmppTrouble
 from job_manager_adapter.store.sqlite import SqliteStore
 from job_manager_adapter.transports.xmpp import component as module
 from job_manager_adapter.transports.xmpp import talk as talks
 from job_manager_adapter.transports.xmpp.component import PilotComponent
 from job_manager_adapter.transports.xmpp.door import XmppDoor
+from job_manager_adapter.views import DrainRequest
 from tests.harness import programs
 from tests.unit.job_manager_adapter.services.world import OPERATOR, FakePilot, World
 
@@ -175,6 +176,16 @@ async def test_a_frame_in_pieces_is_heard_once_and_each_piece_answered(setting: 
     assert setting.counted == ["xmpp"] * 2
 
 
+async def test_half_a_frame_of_a_broken_connection_is_not_put_before_the_next_one(
+    setting: Setting,
+) -> None:
+    pilot = await setting.pilot()
+    setting.bring(add_piece(pilot.iq("set", "4f1c-1"), '{"version":1,', more=True))
+    assert (await setting.next()).get("id") == "4f1c-1"
+    pilot.attach("8a03-1")
+    assert frame(await setting.next()).session
+
+
 async def test_an_iq_is_answered_even_if_there_is_nothing_to_say(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +282,37 @@ async def test_a_bounced_push_ends_the_session(setting: Setting) -> None:
     pilot.answer(await setting.next(), "error")
     pilot.go_on("2", session)
     assert why(await setting.next()) is ErrorCode.UNAVAILABLE
+
+
+async def test_what_a_broken_stream_left_unanswered_does_not_hold_up_the_next(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks, "MOST_PUSHED", 1)
+    pilot, _ = await attached(setting)
+    await setting.world.submit()
+    assert (await setting.next()).get("type") == "set"
+    pilot.attach("2")
+    assert (await setting.next()).get("id") == "2"
+    await setting.world.services.pilots.drain(OPERATOR, pilot.inner.id, DrainRequest())
+    assert (await setting.next()).get("type") == "set"
+
+
+async def test_a_frame_of_before_is_not_gone_on_with_after_another_attach(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks, "MOST_PUSHED", 2)
+    pilot, _ = await attached(setting)
+    await setting.world.submit(environment={f"LONG{n}": "x" * 4000 for n in range(18)})
+    first, second = [await setting.next() for _ in range(2)]
+    assert first[0].get("more") == second[0].get("more") == "1"
+    pilot.answer(first)
+    pilot.attach("8a03-1")
+    assembler, text = Assembler(), None
+    while text is None:
+        pilot.answer(iq := await setting.next())
+        if iq[0].get("attach") == "8a03-1":
+            text = assembler.add(iq[0])
+    assert ManagerFrame.model_validate_json(text).offers
 
 
 async def test_a_pilot_that_does_not_answer_is_not_there(
