@@ -16,6 +16,9 @@ from copilot_agent.xmpp.guard import Limits
 from copilot_agent.xmpp.stream import Guarded, SlixmppStream
 
 CLIENT = "{jabber:client}"
+LONG_TAG = 2000
+"""Servers' expat (see `guard`) puts off a tag that came in several reads until as much again has
+come, so longer ones are followed by blanks: originals have all that they say in attributes."""
 MOST_UNACKNOWLEDGED = 1000
 """Stanzas of ours that are kept until the server has them; it is asked after every fifth."""
 _STANZAS: dict[str, type[Iq | Message | Presence]] = {
@@ -144,6 +147,13 @@ class ClientStream(SlixmppStream):
             xmpp.give_up(XmppError(XmppTrouble.LIMIT, "the XMPP server acknowledges nothing"))
             await self._may_send()  # raises it
         xmpp.send(_STANZAS[stanza.tag](xmpp, xml=stanza))
+        if (longest := _longest_tag(stanza)) > LONG_TAG:
+            xmpp.send(longest * " ")
+
+
+def _longest_tag(stanza: Element) -> int:
+    """About: the values of its attributes."""
+    return max(sum(map(len, element.attrib.values())) for element in stanza.iter())
 
 
 def _unverified() -> ssl.SSLContext:

@@ -30,7 +30,7 @@ class GuardedParser:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._parser: XMLPullParser[Element] = XMLPullParser(("start", "end"))
-        self._tail = b""
+        self._tail = self._begun = b""
         self._opened = False
         self._depth = self._elements = self._bytes = 0
 
@@ -40,7 +40,16 @@ class GuardedParser:
         self._bytes += len(data)
         if self._bytes > self._limits.stanza_bytes + SLICE_BYTES:
             raise _over(f"a stanza is longer than {self._limits.stanza_bytes} bytes")
-        self._parser.feed(data)
+        self._parser.feed(self._whole_tags(data))
+
+    def _whole_tags(self, data: bytes) -> bytes:
+        """expat from 2.6 on (and Debian's 2.5) puts off a tag that it has seen a part of until as
+        much again has come: the last stanza before a silence might lie there for long."""
+        data = self._begun + data
+        last = data.rfind(b"<")
+        end = last if last > data.rfind(b">") else len(data)
+        self._begun = data[end:]
+        return data[:end]
 
     def _restrict(self, data: bytes) -> None:
         seen = self._tail + data

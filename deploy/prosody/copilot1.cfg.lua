@@ -35,7 +35,7 @@ ssl = {
 }
 c2s_timeout = 30 -- seconds to log in
 c2s_unauthed_stanza_size_limit = 10000
-c2s_stanza_size_limit = 65536
+c2s_stanza_size_limit = 131072
 limits = { c2s = { rate = "1mb/s" } }
 
 -- Accounts are made by the operator (`prosodyctl adduser`): one for each agent, because a message to

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from copilot_agent.protocol.job import JobState
@@ -121,7 +122,5 @@ async def test_what_originals_report_is_in_the_metrics(setting: Setting) -> None
 
 
 async def metrics(setting: Setting) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *("curl", "-sf", f"{setting.manager.url}/metrics"), stdout=asyncio.subprocess.PIPE
-    )
-    return (await process.communicate())[0].decode()
+    async with aiohttp.ClientSession() as http, http.get(f"{setting.manager.url}/metrics") as reply:
+        return await reply.text()

@@ -223,14 +223,15 @@ async def test_an_xmpp_server_that_is_started_again_changes_nothing_for_a_job(
 
 
 async def test_an_agent_that_is_told_to_stop_tells_its_manager(
-    submit: Submit, managers: Managers, agents: Agents
+    submit: Submit, managers: Managers, agents: Agents, tmp_path: Path
 ) -> None:
-    name = submit("#!/bin/sh\nsleep 600\n")
+    started = tmp_path / "started"
+    name = submit(f"#!/bin/sh\ntouch {started}\nsleep 600\n")
     manager = managers()
     await manager.start()
     agent = agents()
     await agent.start()
-    await eventually(lambda: "working" in agent.said, what="the job runs")
+    await eventually(started.exists, what="the job runs")
     await agent.stop()
     await manager.until(lambda m: bool(m.done))
     assert (manager.done[0].info["jobID"], manager.done[0].info["exitCode"]) == (name, "32000")
