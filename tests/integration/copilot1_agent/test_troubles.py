@@ -234,5 +234,5 @@ async def test_an_agent_that_is_told_to_stop_tells_its_manager(
     await eventually(started.exists, what="the job runs")
     await agent.stop()
     await manager.until(lambda m: bool(m.done))
-    assert (manager.done[0].info["jobID"], manager.done[0].info["exitCode"]) == (name, "32000")
+    assert (manager.done[0].info["jobID"], manager.done[0].info["exitCode"]) == (name, "15")
     assert b"told to stop" in contents(manager.done[0])["stderr"]
