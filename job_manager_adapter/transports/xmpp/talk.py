@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from xml.etree.ElementTree import Element
 
-from copilot_agent.protocol.errors import CopilotError, ErrorCode
+from copilot_agent.protocol.errors import CopilotError
 from copilot_agent.protocol.frames import PilotFrame
 from copilot_agent.protocol.xmpp import Assembler, PieceError, pieces
 from copilot_agent.xmpp.errors import XmppError
@@ -24,6 +24,8 @@ FRAMES_PER_SECOND, FRAME_BURST = 20.0, 200
 """Beyond this, and what its finished jobs earn it, a pilot is heard later."""
 MOST_WAITING = 64
 """IQs of one pilot that wait for their turn or for an answer."""
+MOST_ASKED = 8
+"""IQs of one pilot that wait for a frame in their answer; older ones are answered without."""
 EMPTY_SECONDS = 5.0
 """How long an IQ waits for a frame that its answer may carry."""
 MOST_PUSHED = 4
@@ -105,6 +107,7 @@ class Talk:
                 self._begin(number, frame)
             else:
                 self._go_on(number, frame, frame.session)
+                await self._answer(MOST_ASKED)
         except CopilotError as error:
             await self._refuse(number, error)
 
@@ -126,8 +129,6 @@ class Talk:
         if self._session is None or self._session.number != named:
             self._door.pilots.session(self.pilot, named)  # says why it is over, if it is
             raise SessionClosedError("that session goes on elsewhere", remedy="attach again")
-        if len(self._asked) >= MOST_WAITING:
-            raise CopilotError("too many frames wait", code=ErrorCode.UNAVAILABLE)
         self._session.receive(frame)
         self._pace.forgive(FRAMES_PER_JOB * self._session.newly_accepted())
         self._asked.append((number, asyncio.get_running_loop().time()))
@@ -192,8 +193,12 @@ class Talk:
             self.drop()
         if self._assembler.waiting and self._piece_at < now - HALF_SECONDS:
             self._assembler = Assembler()
-        before = now - EMPTY_SECONDS
-        while self._asked and self._asked[0][1] < before:
+        old = sum(1 for _, at in self._asked if at < now - EMPTY_SECONDS)
+        await self._answer(len(self._asked) - old)
+
+    async def _answer(self, most: int) -> None:
+        """Without a frame, all but the latest."""
+        while len(self._asked) > most:
             number, _ = self._asked.popleft()
             await self._send(self._writer.iq("result", self._jid, number))
 

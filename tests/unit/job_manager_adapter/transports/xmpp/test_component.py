@@ -5,101 +5,28 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from xml.etree.ElementTree import Element, SubElement, fromstring
+from xml.etree.ElementTree import Element, SubElement
 
 import pytest
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.frames import ManagerFrame, PilotFrame
 from copilot_agent.protocol.ids import make_id
-from copilot_agent.protocol.xmpp import END, FRAME, Assembler, add_piece, pieces, read_end
+from copilot_agent.protocol.xmpp import END, FRAME, Assembler, add_piece, read_end
 from copilot_agent.xmpp.errors import XmppError, XmppTrouble
 from job_manager_adapter.store.sqlite import SqliteStore
 from job_manager_adapter.transports.xmpp import component as module
 from job_manager_adapter.transports.xmpp import talk as talks
-from job_manager_adapter.transports.xmpp.component import PilotComponent
-from job_manager_adapter.transports.xmpp.door import XmppDoor
 from job_manager_adapter.views import DrainRequest
 from tests.harness import programs
-from tests.unit.job_manager_adapter.services.world import OPERATOR, FakePilot, World
-
-NAME, DOMAIN = "manager-1.test", "pilots.test"
-CLIENT = "{jabber:client}"
-
-
-class Stream:
-    def __init__(self) -> None:
-        self.coming: asyncio.Queue[Element | XmppError] = asyncio.Queue()
-        self.sent: asyncio.Queue[Element] = asyncio.Queue()
-        self.opened = 0
-
-    async def open(self) -> None:
-        self.opened += 1
-
-    async def send(self, stanza: Element) -> None:
-        raise NotImplementedError
-
-    async def send_text(self, stanza: str) -> None:
-        whole = stanza.replace("<iq ", "<iq xmlns='jabber:client' ", 1)
-        self.sent.put_nowait(fromstring(whole))  # noqa: S314 - our own
-
-    async def stanzas(self) -> AsyncIterator[Element]:
-        while True:
-            item = await self.coming.get()
-            if isinstance(item, XmppError):
-                raise item
-            yield item
-
-    async def close(self) -> None: ...
-
-
-class Setting:
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.stream = Stream()
-        self.counted: list[str] = []
-        door = XmppDoor(world.services.pilots, self.counted.append)
-        self.component = PilotComponent(self.stream, NAME, DOMAIN, door)
-
-    async def pilot(self) -> "XmppPilot":
-        (enrolment,) = await self.world.services.enrolments.create()
-        pilot = FakePilot(self.world, enrolment.secret or "")
-        await pilot.enrol()
-        return XmppPilot(self.stream, pilot)
-
-    def bring(self, iq: Element) -> None:
-        self.stream.coming.put_nowait(iq)
-
-    async def next(self) -> Element:
-        async with asyncio.timeout(10):
-            return await self.stream.sent.get()
-
-
-class XmppPilot:
-    def __init__(self, stream: Stream, inner: FakePilot) -> None:
-        self.inner = inner
-        self.jid = f"{inner.id}@{DOMAIN}/pilot"
-        self._stream = stream
-
-    def iq(self, kind: str, number: str) -> Element:
-        attributes = {"type": kind, "id": number, "from": self.jid, "to": NAME}
-        return Element(CLIENT + "iq", attributes)
-
-    def say(self, number: str, text: str) -> None:
-        parts = list(pieces(text))
-        for count, (part, more) in enumerate(parts):
-            name = number if not more else f"{number}.{count}"
-            self._stream.coming.put_nowait(add_piece(self.iq("set", name), part, more))
-
-    def attach(self, number: str = "1") -> None:
-        self.say(number, PilotFrame(wants=self.inner.wants).model_dump_json())
-
-    def go_on(self, number: str, session: int) -> None:
-        frame = PilotFrame(session=session, sequence=1, wants=self.inner.wants)
-        self.say(number, frame.model_dump_json())
-
-    def answer(self, pushed: Element, kind: str = "result") -> None:
-        self._stream.coming.put_nowait(self.iq(kind, pushed.get("id", "")))
+from tests.unit.job_manager_adapter.services.world import OPERATOR, World
+from tests.unit.job_manager_adapter.transports.xmpp.talking import (
+    CLIENT,
+    DOMAIN,
+    NAME,
+    Setting,
+    XmppPilot,
+)
 
 
 @asynccontextmanager
@@ -194,6 +121,15 @@ async def test_an_iq_is_answered_even_if_there_is_nothing_to_say(
     pilot.go_on("2", session)
     answer = await setting.next()
     assert (answer.get("type"), answer.get("id"), len(answer)) == ("result", "2", 0)
+
+
+async def test_who_says_more_than_is_said_to_it_is_answered_all_the_same(setting: Setting) -> None:
+    pilot, session = await attached(setting)
+    for number in range(100):
+        pilot.go_on(f"c-{number}", session)
+    count = 100 - talks.MOST_ASKED
+    answers = [(await setting.next()).attrib for _ in range(count)]
+    assert [(a["type"], a["id"]) for a in answers] == [("result", f"c-{n}") for n in range(count)]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"wants":{}}', "[" * 11_000, '{"version":9}'])
@@ -324,8 +260,8 @@ async def test_a_pilot_that_does_not_answer_is_not_there(
     await setting.next()
 
     async def gone() -> bool:
-        pilots = setting.world.services.pilots
-        return (await pilots.get(OPERATOR, pilot.inner.id)).carrier == ""
+        found = await setting.world.services.pilots.get(OPERATOR, pilot.inner.id)
+        return found.carrier == ""
 
     await programs.eventually(gone, 10, "the pilot has left")
 
