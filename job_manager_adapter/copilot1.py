@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 from copilot_agent.protocol.copilot1.envelope import Envelope
+from copilot_agent.protocol.copilot1.errors import StanzaError
 from copilot_agent.protocol.copilot1.job_commands import Command
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.xmpp.account import Account
@@ -86,7 +87,11 @@ class OriginalAgents:
             log.info("copilot1: online as %s/%s", self._login.jid, self._login.resource)
 
     async def _send(self, envelope: Envelope) -> None:
-        await self.account.send(envelope)
+        """What cannot be said is no reason to fall silent altogether. Raises XmppError."""
+        try:
+            await self.account.send(envelope)
+        except StanzaError as error:
+            log.warning("copilot1: nothing is said to %s: %s", envelope.recipient, error)
 
     def _monitoring(self, address: str) -> Monitor:
         services, options = self._services, self._options

@@ -5,6 +5,7 @@ for plugins are `Plugin:command`. An answer goes to who asked, never to the whol
 the recorded programs do, and a room of n members would otherwise hear n² messages.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from copilot_agent.protocol.copilot1.errors import StanzaError
 from copilot_agent.protocol.copilot1.job_commands import Command
 from copilot_agent.protocol.copilot1.monitor_commands import GetStatus, HaveStatus, Ping, Pong
 from copilot_agent.xmpp.status import STATUSES, status_of
+
+log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 2.0
 """So long a status is told again instead of being found out anew."""
@@ -120,7 +123,11 @@ class Heartbeats:
             return None
         read_at, text = self._known.get(component, (float("-inf"), ""))
         if now - read_at >= FRESH_SECONDS:
-            text = self._status(component)
+            try:
+                text = self._status(component)
+            except (OSError, ValueError, IndexError) as error:  # it is asked again
+                log.warning("co-pilot 1: no %s of this computer: %s", component, error)
+                return None
             self._known[component] = (now, text)
         # the original leaves the name of this one empty
         name = "" if component == "runningProcesses" else component

@@ -146,3 +146,14 @@ async def test_before_another_handler_it_takes_only_its_own() -> None:
         await hear(envelope)
     assert (others.get_nowait(), others.empty()) == (want, True)
     assert (sent.get_nowait().info, sent.empty()) == ({"command": "pong"}, True)
+
+
+def test_a_computer_that_does_not_say_how_it_is_ends_nothing() -> None:
+    def broken(_: str) -> str:
+        raise OSError("a file system that does not answer")
+
+    heartbeats = Heartbeats(lambda: "id", broken)
+    asked = Envelope(sender=DRIVER, recipient="jm@copilot.test/alpha", id="q", info=DISKS)
+    replies = heartbeats.replies(asked, 0.0)
+    assert replies is not None
+    assert [reply.ack for reply in replies] == ["q"]
