@@ -317,6 +317,7 @@ async def test_a_late_attach_does_not_outlive_its_stream(
     pilot.attach("too soon")
     setting.stream.coming.put_nowait(XmppError(XmppTrouble.UNREACHABLE, "the server restarts"))
     await attached(setting)  # another one, later than that frame was due
+    assert setting.counted == ["xmpp"] * 2
     assert (await setting.world.services.pilots.get(OPERATOR, pilot.inner.id)).carrier == ""
 
 
