@@ -203,6 +203,12 @@ class Egress:
         if not enabled:
             self._cut_all()
 
+    def bound(self, bytes_per_second: int | None, bytes_per_day: int | None) -> None:
+        """Other bounds from now on; None is no bound."""
+        self._rate, self._quota = bytes_per_second, bytes_per_day
+        if self._over_quota():
+            self._cut_all()
+
     def on_cut(self, cut: Callable[[], None]) -> None:
         """`cut` is called when every connection must end."""
         self._cut.append(cut)

@@ -35,13 +35,16 @@ class Reporter:
         self._boot_started = monotonic()
         self._fresh_boot = True
         self._told = 0
+        self.seen: Usage | None = None
+        """The VM as it was looked at last; None before the first look at this one."""
+        self.totals: Totals | None = None
 
     def write(self) -> None:
         self.status.updated = self._clock()
         self._directory.write_status(self.status)
 
     def booting(self, accelerator: str) -> None:
-        status = self.status
+        status, self.seen = self.status, None
         status.accelerator = accelerator
         status.vm_boot_seconds = status.ready_seconds = None
         status.guest_state, status.guest_message = "", ""
@@ -77,12 +80,14 @@ class Reporter:
         self.status.outcome, self.status.message = str(outcome), message
 
     def credit(self, totals: Totals) -> None:
+        self.totals = totals
         self.status.receipts, self.status.credit_granted = totals.receipts, totals.granted
 
     def network(self, snapshot: dict[str, Any]) -> None:
         self.status.network = snapshot
 
     def usage(self, usage: Usage) -> None:
+        self.seen = usage
         self.status.cpu_seconds = usage.cpu_seconds
         self.status.memory_bytes = usage.memory_bytes
         self.status.disk_bytes = usage.disk_bytes

@@ -5,13 +5,14 @@ Used by every mode (standalone now, BOINC later). One VM, one driver, one state 
 
 import asyncio
 import contextlib
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
 from copilot_agent.protocol import guest
-from copilot_agent.protocol.errors import CopilotError
+from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.guest import NET_PORT
 from copilot_agent.protocol.receipt import Receipt
 from vm_launcher.channels.ctrl import ChannelDownError, HostChannel
@@ -20,6 +21,7 @@ from vm_launcher.core import events as ev
 from vm_launcher.core.credit import CreditBook
 from vm_launcher.core.states import Rules, State
 from vm_launcher.core.vm import Vm
+from vm_launcher.cpu_limit import CpuLimit
 from vm_launcher.drivers.base import (
     Driver,
     DriverError,
@@ -28,7 +30,7 @@ from vm_launcher.drivers.base import (
     VmSpec,
 )
 from vm_launcher.egress import Egress
-from vm_launcher.identity import Identity
+from vm_launcher.host_words import Voice, host_message
 from vm_launcher.receipts import ReceiptFile, ReceiptsFullError
 from vm_launcher.report import Reporter
 from vm_launcher.state import StateDirectory
@@ -46,10 +48,7 @@ class Parts:
     spec: VmSpec
     """For the first accelerator; others differ in nothing else."""
     rules: Rules
-    identity: Identity
-    secret: str
-    welcome: guest.Welcome
-    """Its time and accelerator are filled in when it is sent."""
+    voice: Voice
     egress: Egress
     state: StateDirectory
     reporter: Reporter
@@ -71,13 +70,24 @@ class Launcher:
         self._net = NetServer(parts.spec.net_socket, parts.egress)
         self._receipts = ReceiptFile(parts.state.receipts)
         self._book = CreditBook(self._receipts.load())
-        self._public_key = parts.identity.public_key
+        self.cpu = CpuLimit(parts.driver, parts.spec.cpu_percent)
+        self._public_key = parts.voice.identity.public_key
         self._end: ev.End | None = None
         self._changed = asyncio.Condition()
 
     @property
     def state(self) -> State:
         return self._vm.state
+
+    @property
+    def boot(self) -> int:
+        return self._vm.boot
+
+    @property
+    def vm_pid(self) -> int | None:
+        """Of the hypervisor's process, while there is one."""
+        running = self._handle.process if self._handle is not None else None
+        return running.pid if running is not None else None
 
     def ask(self, ask: ev.Ask, reason: str = "") -> None:
         self._events.put_nowait(ev.Asked(ask, reason))
@@ -161,7 +171,7 @@ class Launcher:
     # Words to the guest
 
     async def _tell(self, effect: ev.Effect) -> None:
-        message = self._message(effect)
+        message = host_message(effect, self._parts.voice, self._vm.accelerator)
         if message is None or self._channel is None:
             return
         try:
@@ -172,25 +182,6 @@ class Launcher:
             self._untold += 1
         else:
             self._untold = 0
-
-    def _message(self, effect: ev.Effect) -> guest.HostMessage | None:
-        match effect:
-            case ev.TellWelcome():
-                update = {"time": time.time(), "accelerator": self._vm.accelerator}
-                return self._parts.welcome.model_copy(update=update)
-            case ev.TellEnrolment(pilot_key):
-                return self._parts.identity.vouch(self._parts.secret, pilot_key)
-            case ev.TellPauseSoon(seconds, reason):
-                return guest.PauseSoon(seconds=seconds, reason=reason)
-            case ev.TellResumed(paused_seconds):
-                seconds = min(paused_seconds, 10_000_000.0)
-                return guest.Resumed(time=time.time(), paused_seconds=seconds)
-            case ev.TellDrain(undo):
-                return guest.Drain(undo=undo)
-            case ev.TellStop(seconds):
-                return guest.Stop(seconds=seconds)
-            case _:
-                return None
 
     async def _keep(self, receipts: tuple[Receipt, ...]) -> None:
         mine = [one for one in receipts if one.statement.launcher == self._public_key]
@@ -253,9 +244,9 @@ class Launcher:
             reporter.starting()
             self._set_handle(await driver.start(self._known()))
         except (DriverError, OSError) as error:
-            remedy = error.remedy if isinstance(error, DriverError) else ""
-            self._events.put_nowait(ev.BootFailed(str(error), remedy))
+            self._events.put_nowait(_boot_failed(error))
             return
+        await self.cpu.apply()
         self._listen(boot)
         self._events.put_nowait(ev.Booted())
 
@@ -269,6 +260,7 @@ class Launcher:
             self._events.put_nowait(ev.RestoreFailed(str(error)))
             return
         self._parts.reporter.restored()
+        await self.cpu.apply()
         self._listen(boot)
         self._events.put_nowait(ev.Restored())
 
@@ -286,6 +278,7 @@ class Launcher:
         except (DriverError, OSError) as error:
             self._events.put_nowait(ev.SaveFailed(str(error)))
             return
+        await self._look(self._known())
         self._tell_result(ev.Saved())
 
     def _tell_result(self, result: ev.Event) -> None:
@@ -310,6 +303,7 @@ class Launcher:
     def _set_handle(self, handle: Handle | None) -> None:
         if handle != self._handle:
             self._handle = handle
+            self.cpu.follow(handle)
             self._parts.state.keep_handle(handle)
 
     # What comes from the VM
@@ -383,3 +377,9 @@ class Launcher:
             state.remove_vm()
         if self._end is not None and self._end.outcome is not ev.Outcome.FAILED:
             state.console.unlink(missing_ok=True)
+
+
+def _boot_failed(error: DriverError | OSError) -> ev.BootFailed:
+    if isinstance(error, OSError):
+        return ev.BootFailed(str(error), no_space=error.errno == errno.ENOSPC)
+    return ev.BootFailed(str(error), error.remedy, error.code is ErrorCode.NO_SPACE)

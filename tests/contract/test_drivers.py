@@ -206,6 +206,22 @@ async def test_a_whole_life(bench: Bench, driver: Driver) -> None:
     ctrl.close()
 
 
+async def test_a_vm_rests_without_a_word(bench: Bench, driver: Driver) -> None:
+    handle = await driver.start(await driver.create(bench.spec))
+    ctrl = await Ctrl.connect(bench.spec)
+    await ctrl.hello()
+    await driver.limit(handle, 0)
+    welcome = Welcome(time=0, manager="http://x", cores=1, memory_mib=0, disk_mib=0)
+    ctrl.send(**welcome.model_dump())
+    with pytest.raises(TimeoutError):
+        await ctrl.receive("ready", timeout=0.3)
+    await driver.limit(handle, 50)
+    await ctrl.receive("ready")
+    await driver.limit(handle, 100)
+    ctrl.close()
+    await driver.stop(handle, timeout=0)
+
+
 async def test_a_killed_hypervisor_is_noticed(bench: Bench, driver: Driver) -> None:
     handle = await driver.start(await driver.create(bench.spec))
     listening = asyncio.create_task(last_event(driver, handle))

@@ -3,11 +3,11 @@
 from enum import IntEnum
 
 from copilot_agent.protocol.errors import CopilotError
+from vm_launcher.assembly import UnusableHostError
 from vm_launcher.core.events import End, Outcome
 from vm_launcher.drivers.base import DriverError
 from vm_launcher.images import ImageError
 from vm_launcher.settings import SettingsError
-from vm_launcher.standalone import UnusableHostError
 from vm_launcher.state import StateLockedError
 
 

@@ -43,6 +43,7 @@ class Booted:
 class BootFailed:
     reason: str
     remedy: str = ""
+    no_space: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,8 @@ class End:
     remedy: str = ""
     by_pilot: bool = False
     """The pilot gave up; the VM was fine."""
+    no_space: bool = False
+    """The disk has not enough room for the VM."""
 
 
 Effect = (

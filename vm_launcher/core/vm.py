@@ -79,8 +79,8 @@ class Vm:
             case ev.Booted():
                 self.deadline = now + self._boot_limit()
                 return self._settle(now)
-            case ev.BootFailed(reason, remedy):
-                return self._boot_failed(f"the VM did not start: {reason}", remedy)
+            case ev.BootFailed(reason, remedy, no_space):
+                return self._boot_failed(f"the VM did not start: {reason}", remedy, no_space)
             case ev.Restored():
                 self._greeted = self._ready = True
                 self._move(State.PAUSED)
@@ -348,12 +348,12 @@ class Vm:
         self._pause_under_way = True
         return [ev.PauseVm()]
 
-    def _boot_failed(self, reason: str, remedy: str) -> list[Effect]:
-        if len(self._accelerators) > 1:
+    def _boot_failed(self, reason: str, remedy: str, no_space: bool = False) -> list[Effect]:
+        if len(self._accelerators) > 1 and not no_space:
             del self._accelerators[0]
             said = f"{reason}; trying once more under {self.accelerator}"
             return [ev.Say("warning", said), *self._clean(0.0)]
-        return self._clean(ev.End(Outcome.FAILED, reason, remedy))
+        return self._clean(ev.End(Outcome.FAILED, reason, remedy, no_space=no_space))
 
     def _over(self, reason: str, now: float) -> list[Effect]:
         if self.state in (State.CLEANING, State.WAITING, State.SAVED, State.GONE, State.ABSENT):

@@ -199,6 +199,13 @@ class Driver(ABC):
         """End the hypervisor at once, remove every file. Works for another launcher's handle."""
 
     @abstractmethod
+    async def limit(self, handle: Handle, percent: int) -> None:
+        """Share of each core that a running VM may use from now on.
+
+        0 lets it rest until the next change, without a word to the guest, whose clocks go on.
+        """
+
+    @abstractmethod
     async def usage(self, handle: Handle) -> Usage: ...
 
     @abstractmethod

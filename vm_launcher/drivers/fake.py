@@ -224,6 +224,10 @@ class FakeDriver(Driver):
         handle.spec.net_socket.unlink(missing_ok=True)
         shutil.rmtree(handle.spec.directory, ignore_errors=True)
 
+    async def limit(self, handle: Handle, percent: int) -> None:
+        guest = self._vm(handle).guest
+        guest.resume() if percent else guest.pause()
+
     async def usage(self, handle: Handle) -> Usage:
         running = self._running.get(handle.spec.name)
         now = time.monotonic() - running.guest.started if running else 0.0

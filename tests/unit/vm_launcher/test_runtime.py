@@ -17,6 +17,7 @@ from vm_launcher.core.states import Rules, State
 from vm_launcher.drivers.base import Handle, VmSpec
 from vm_launcher.drivers.fake import Behaviour, FakeDriver
 from vm_launcher.egress import AllowList, Egress
+from vm_launcher.host_words import Voice
 from vm_launcher.identity import Identity
 from vm_launcher.report import Reporter
 from vm_launcher.runtime import Launcher, Parts
@@ -50,9 +51,11 @@ def parts(home: Path) -> Parts:
         driver=FakeDriver(),
         spec=spec,
         rules=QUICK,
-        identity=Identity.load(state.key),
-        secret="s" * 43,
-        welcome=Welcome(time=0, manager="http://m.example", cores=1, memory_mib=1, disk_mib=1),
+        voice=Voice(
+            Identity.load(state.key),
+            "s" * 43,
+            Welcome(time=0, manager="http://m.example", cores=1, memory_mib=1, disk_mib=1),
+        ),
         egress=Egress(AllowList([])),
         state=state,
         reporter=Reporter(state, Status()),

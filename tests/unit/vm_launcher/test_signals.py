@@ -22,18 +22,18 @@ import sys, time
 from functools import partial
 from datetime import UTC, datetime
 from pathlib import Path
-from vm_launcher import standalone
+from vm_launcher import assembly, standalone
 from vm_launcher.cli.main import main
 from vm_launcher.drivers.fake import Behaviour, FakeDriver
-home, load_image = Path(sys.argv[1]), standalone.load_image
+home, load_image = Path(sys.argv[1]), assembly.load_image
 def load(*args, **kwargs):
     (home / "loading").touch()
     while not (home / "go").exists():
         time.sleep(0.01)
     return load_image(*args, **{**kwargs, "now": datetime(2026, 6, 1, tzinfo=UTC)})
-standalone.load_driver = lambda _: FakeDriver(Behaviour(deaf=True))
-standalone.load_image = load
-standalone.Rules = partial(standalone.Rules, stop_seconds=60.0)
+assembly.load_driver = lambda _: FakeDriver(Behaviour(deaf=True))
+assembly.load_image = load
+assembly.Rules = partial(assembly.Rules, stop_seconds=60.0)
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -46,6 +46,9 @@ class QemuDriver(Driver):
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
             problem = f"QEMU {version} does not know the machine type {command.MACHINE}"
             return Fingerprint(self.name, version, command.MACHINE, problem, "install QEMU 7.2")
+        if shutil.which("qemu-img") is None:
+            problem, remedy = "qemu-img is not installed", "apt install qemu-utils"
+            return Fingerprint(self.name, version, command.MACHINE, problem, remedy)
         return Fingerprint(self.name, version, command.MACHINE)
 
     def capabilities(self) -> frozenset[Capability]:
@@ -119,6 +122,9 @@ class QemuDriver(Driver):
             path.unlink(missing_ok=True)
         if spec.directory.exists():
             await asyncio.to_thread(shutil.rmtree, spec.directory)
+
+    async def limit(self, handle: Handle, percent: int) -> None:
+        await self._vm(handle).limit.change(percent)
 
     async def usage(self, handle: Handle) -> Usage:
         vm = self._running.get(handle.spec.name)
