@@ -60,7 +60,8 @@ async def assemble(settings: Settings, state: StateDirectory) -> Assembled:
     accelerator = await asyncio.to_thread(_choose, settings)
     image = await asyncio.to_thread(_load_image, settings, state)
     egress, welcome = _egress(settings, state.read_status()), _welcome(settings, image)
-    reporter = Reporter(state, _first_status(settings, state, hypervisor, accelerator, image))
+    reporter = Reporter(state, _first_status(settings, hypervisor, accelerator, image))
+    reporter.credit(CreditBook(ReceiptFile(state.receipts).load()).totals())
     parts = Parts(
         driver=driver,
         spec=_spec(settings, state, image, accelerator),
@@ -174,12 +175,10 @@ def _own(text: str) -> Entry:
 
 def _first_status(
     settings: Settings,
-    state: StateDirectory,
     hypervisor: Fingerprint,
     choice: Choice,
     image: Image,
 ) -> Status:
-    totals = CreditBook(ReceiptFile(state.receipts).load()).totals()
     return Status(
         pid=os.getpid(),
         started=time.time(),
@@ -195,8 +194,6 @@ def _first_status(
         cpu_percent=settings.vm.cpu_percent,
         memory_mib=settings.vm.memory_mib,
         disk_mib=settings.vm.disk_mib,
-        receipts=totals.receipts,
-        credit_granted=totals.granted,
     )
 
 

@@ -37,7 +37,7 @@ class Reporter:
         self._told = 0
         self.seen: Usage | None = None
         """The VM as it was looked at last; None before the first look at this one."""
-        self.totals: Totals | None = None
+        self.totals = Totals(receipts=0, granted=0.0, cpu_seconds=0.0)
 
     def write(self) -> None:
         self.status.updated = self._clock()

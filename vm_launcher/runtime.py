@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 
 from copilot_agent.protocol import guest
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
@@ -78,6 +79,10 @@ class Launcher:
     @property
     def state(self) -> State:
         return self._vm.state
+
+    @property
+    def receipts_file(self) -> Path:
+        return self._parts.state.receipts
 
     @property
     def boot(self) -> int:

@@ -154,9 +154,10 @@ class StateDirectory:
     def socket_directory(self) -> Path:
         """A private directory with a path short enough for sockets."""
         inside = self.root / "sockets"
-        if len(os.fsencode(inside)) + len("/ctrl") <= _SOCKET_PATH_BYTES:
-            inside.mkdir(mode=0o700, exist_ok=True)
-            made = inside
+        for made in (inside, Path(os.path.relpath(inside))):
+            if len(os.fsencode(made)) + len("/ctrl") <= _SOCKET_PATH_BYTES:
+                made.mkdir(mode=0o700, exist_ok=True)
+                break
         else:
             made = Path(tempfile.mkdtemp(prefix=_ELSEWHERE))
         self._socket_directories.add(made)
@@ -169,7 +170,7 @@ class StateDirectory:
 
     def adopt(self, handle: Handle) -> None:
         """The sockets of an earlier run go with ours."""
-        parent = handle.spec.ctrl_socket.parent
+        parent = handle.spec.ctrl_socket.parent.absolute()
         if parent == self.root / "sockets" or parent.name.startswith(_ELSEWHERE):
             self._socket_directories.add(parent)
 

@@ -96,7 +96,7 @@ def settings_of(parsed: argparse.Namespace) -> Settings:
 
 
 def run(parsed: argparse.Namespace) -> Exit:
-    _log_to_stderr(parsed.log_format, parsed.verbose)
+    log_to_stderr(parsed.log_format, parsed.verbose)
     end = asyncio.run(standalone.run(settings_of(parsed)))
     level = logging.INFO if exit_of_end(end) is Exit.OK else logging.ERROR
     logging.getLogger("vm_launcher").log(level, ": ".join(filter(None, (end.outcome, end.message))))
@@ -105,7 +105,7 @@ def run(parsed: argparse.Namespace) -> Exit:
     return exit_of_end(end)
 
 
-def _log_to_stderr(form: str, verbose: bool) -> None:
+def log_to_stderr(form: str, verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if form == "json":
         handler.setFormatter(JsonFormatter())

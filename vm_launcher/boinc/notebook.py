@@ -1,0 +1,49 @@
+"""What a task remembers from one start to the next: a small file in the slot."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vm_launcher.core.task_progress import Progress
+from vm_launcher.state import write_durably
+
+_MOST_BYTES = 4096
+_Count = Annotated[int, Field(ge=0, le=1 << 40)]
+_Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    version: int = 1
+    running_seconds: _Seconds = 0.0
+    idle_since: _Seconds | None = None
+    jobs_succeeded: _Count = 0
+    jobs_failed: _Count = 0
+    receipts: _Count = 0
+    trickled_seconds: _Seconds = 0.0
+    finish_soon: bool = False
+
+
+class Notebook:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = b""
+
+    def read(self) -> Progress:
+        """A new task's if there is none, or a damaged one: the receipts are kept elsewhere."""
+        try:
+            with self._path.open("rb") as file:
+                page = _Page.model_validate(json.loads(file.read(_MOST_BYTES)))
+        except (OSError, ValueError, ValidationError):
+            page = _Page()
+        return Progress(**page.model_dump(exclude={"version"}))
+
+    def write(self, progress: Progress) -> None:
+        """Durable when it returns; nothing is written if nothing has changed."""
+        page = _Page(**vars(progress)).model_dump_json().encode()
+        if page != self._written:
+            write_durably(self._path, page)
+            self._written = page
