@@ -133,6 +133,7 @@ class Play:
             log.warning("the new preferences are not used: %s", error.message)
             return
         await self._made.launcher.cpu.change(granted.cpu_percent)
+        self._made.reporter.status.cpu_percent = granted.cpu_percent
         self._made.egress.bound(granted.bytes_per_second, granted.bytes_per_day)
 
     # What the core decides

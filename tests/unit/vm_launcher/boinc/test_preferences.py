@@ -36,7 +36,7 @@ def test_the_share_of_the_processor_is_the_volunteers() -> None:
 def test_memory_is_what_the_stricter_preference_leaves() -> None:
     computer = {"m_nbytes": 2048.0 * MIB, "ram_max_used_idle_pct": 90.0}
     assert bounds(PROJECT, given(**computer, ram_max_used_busy_pct=50.0)).memory_mib == 896
-    with pytest.raises(TooLittleMemoryError, match="384 MiB of memory, .* allow 204 MiB"):
+    with pytest.raises(TooLittleMemoryError, match=r"384 MiB of memory, .* allow 204 MiB"):
         bounds(PROJECT, given(**computer, ram_max_used_busy_pct=10.0))
 
 
