@@ -84,7 +84,8 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise _refusal(error, file) from None
+        where = f"flags or {file}" if file is not None else "flags"
+        raise refusal(error, where) from None
 
 
 def _read(file: Path) -> dict[str, object]:
@@ -111,10 +112,10 @@ def _put(tree: dict[str, object], dotted: str, value: object) -> None:
         inner[name] = value
 
 
-def _refusal(error: ValidationError, file: Path | None) -> SettingsError:
+def refusal(error: ValidationError, where: str) -> SettingsError:
+    """Names each field; `where` says what to correct."""
     errors = tuple(
         FieldError(field=dotted(one["loc"]), message=in_words(one)) for one in error.errors()
     )
     said = "; ".join(f"{one.field}: {one.message}" for one in errors)
-    where = f"flags or {file}" if file is not None else "flags"
     return SettingsError(f"settings: {said}", remedy=f"correct the {where}", errors=errors)

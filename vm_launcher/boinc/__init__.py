@@ -1,0 +1,1 @@
+"""The launcher as the main program of a BOINC application."""
