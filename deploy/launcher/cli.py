@@ -15,7 +15,9 @@ def main() -> int:
     try:
         made = build(parsed.cache, lambda line: print(line, flush=True))
     except subprocess.CalledProcessError as error:
-        print(f"the launcher was not built; its last words:\n{error.output[-4000:]}", file=sys.stderr)
+        print(
+            f"the launcher was not built; its last words:\n{error.output[-4000:]}", file=sys.stderr
+        )
         return 1
     if parsed.out is not None:
         parsed.out.parent.mkdir(parents=True, exist_ok=True)

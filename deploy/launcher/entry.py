@@ -6,13 +6,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from vm_launcher.drivers.accelerator import PROBE_COMMAND
-
 
 def main() -> int:
+    from vm_launcher.drivers.accelerator import PROBE_COMMAND
+
     if sys.argv[1:2] == [PROBE_COMMAND]:
         return probe(sys.argv[2])
-    atexit.register(remove_unpacked)  # the first one, so that it comes last
     from vm_launcher.cli import main as command
 
     return command()
@@ -34,4 +33,8 @@ def remove_unpacked() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    atexit.register(remove_unpacked)  # the first one, so that it comes last
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # while it was still loading
+        sys.exit(130)
