@@ -5,16 +5,17 @@ PYTHON := "$(CACHE)/venv/bin/python"
 SETUP := sh deploy/setup/setup.sh
 CHECK := sh deploy/setup/check.sh
 
-.PHONY: help demo test simulate faults bench fresh lint unit vm image lock clean clean-all
+.PHONY: help demo test simulate faults bench fresh lint unit vm image launcher lock clean clean-all
 .NOTPARALLEL:
 
 help:
 	@echo "make demo       run eight physics jobs in a real virtual machine; results in demo-out/"
 	@echo "                ARGS='--jobs 2 --events 5' makes it a small one; TRANSPORT=xmpp talks over XMPP"
-	@echo "make test       every check: lint, tests without a VM, image, tests with a VM"
+	@echo "make test       every check: lint, launcher, tests without a VM, image, tests with a VM"
 	@echo "make lint       formatting, types, import rules, shell scripts"
 	@echo "make unit       the tests that start no VM"
 	@echo "make image      build the VM image if it is not there or out of date"
+	@echo "make launcher   build the launcher as one file that needs no Python: dist/vm-launcher"
 	@echo "make vm         the tests that start a VM (builds the image first)"
 	@echo "make simulate   schedules of faults in virtual time; SEEDS=20000 says how many, SEEDS=seed:4711"
 	@echo "                replays one with its trace; BASE=N is the first seed (drawn if not given);"
@@ -35,7 +36,7 @@ demo:
 
 test:
 	@$(SETUP) test
-	@$(CHECK) lint unit image vm
+	@$(CHECK) lint launcher unit image vm
 
 lint:
 	@$(SETUP) test
@@ -43,15 +44,19 @@ lint:
 
 unit:
 	@$(SETUP) test
-	@$(CHECK) unit
+	@$(CHECK) launcher unit
 
 image:
 	@$(SETUP) demo
 	@$(CHECK) image
 
+launcher:
+	@$(SETUP) launcher
+	@out=dist/vm-launcher $(CHECK) launcher
+
 vm:
 	@$(SETUP) test
-	@$(CHECK) image vm
+	@$(CHECK) launcher image vm
 
 simulate:
 	@$(SETUP) test

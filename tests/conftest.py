@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -29,6 +31,14 @@ def repository() -> Path:
 def cache(repository: Path) -> Path:
     """What set-up and image build leave for the tests: `venv`, `wheels` and `image` in it."""
     return repository / os.environ.get("COPILOT_CACHE", ".cache")
+
+
+@pytest.fixture(scope="session")
+def launcher_file(repository: Path, cache: Path) -> Path:
+    """The launcher as one file, as `make launcher` builds it; made anew if it is out of date."""
+    command = [cache / "venv-launcher/bin/python", "-m", "deploy.launcher", "--cache"]
+    subprocess.run([*command, cache / "launcher"], cwd=repository, check=True, stdout=sys.stderr)
+    return cache / "launcher" / "vm-launcher"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs the checks of `make test` one after the other, stops at the first that fails, and prints how
-# long each took. Usage: check.sh STEP... with the steps lint, unit, image, vm. Set-up comes before.
+# long each took. Usage: check.sh STEP... with the steps lint, launcher, unit, image, vm. Set-up
+# comes before. With out=FILE in the environment the launcher is copied there.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 cache=${COPILOT_CACHE:-.cache}
@@ -25,6 +26,9 @@ unit() {
         left_out='left out: the tests marked root, because you are not root\n'
     fi
 }
+launcher() {
+    "$cache/venv-launcher/bin/python" -m deploy.launcher --cache "$cache/launcher" ${out:+--out "$out"}
+}
 vm() { "$bin/python" -m pytest -m vm; }
 image() {
     exec 9>>"$cache/image.lock"
@@ -43,8 +47,8 @@ report() { printf '%b' "$durations$left_out"; }
 
 for step in "$@"; do
     case $step in
-        lint | unit | image | vm) ;;
-        *) echo "check.sh: no step called $step; there are lint, unit, image, vm" >&2; exit 64 ;;
+        lint | launcher | unit | image | vm) ;;
+        *) echo "check.sh: no step called $step; there are lint, launcher, unit, image, vm" >&2; exit 64 ;;
     esac
     echo "---- $step"
     began=$(date +%s)

@@ -32,8 +32,11 @@ compile() {
 compile requirements/test.txt pyproject.toml requirements/build.in requirements/lint.in --extra test ${1+"$1"}
 compile requirements/demo.txt pyproject.toml requirements/build.in --extra demo \
     --constraints requirements/test.txt --upgrade
+# What builds the launcher's single file: it can bundle only what is there.
+compile requirements/launcher.txt pyproject.toml requirements/launcher.in --extra launcher \
+    --constraints requirements/test.txt ${1+"$1"}
 # The peers of the benches: an environment of their own, so that what `make test` sees does not depend
 # on whether `make bench` has run.
 compile requirements/bench.txt requirements/bench.in ${1+"$1"}
 
-wc -l requirements/demo.txt requirements/test.txt requirements/bench.txt
+wc -l requirements/demo.txt requirements/test.txt requirements/launcher.txt requirements/bench.txt

@@ -5,10 +5,11 @@ set -u
 
 usage() {
     cat <<'EOF'
-usage: deploy/setup/setup.sh [--help] demo | test | bench | packages [PACKAGE...]
+usage: deploy/setup/setup.sh [--help] demo | test | launcher | bench | packages [PACKAGE...]
 
   demo      what `make demo` needs: Debian packages, a virtual environment, the jobs' input wheels
   test      the same plus the tools of `make test`
+  launcher  what `make launcher` needs, in a virtual environment of its own
   bench     the same plus the peers of `make bench`, in a virtual environment of their own
   packages  Debian packages only; further names may follow
 
@@ -19,7 +20,7 @@ EOF
 }
 
 case "${1-}" in
-    demo | test | bench | packages) mode=$1; shift ;;
+    demo | test | launcher | bench | packages) mode=$1; shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 64 ;;
 esac
@@ -34,6 +35,7 @@ debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
 # On top of packages.txt: the servers of which the tests start their own; patch for planted bugs.
 test_packages="postgresql-15 prosody ejabberd coop-computing-tools patch boinc-client libboinc-app7"
+launcher_packages="binutils libpython3.11" # PyInstaller's
 bench_packages="$test_packages redis-server"
 log=$cache/setup.log
 child=
@@ -255,11 +257,15 @@ check_disk
 trap stop INT TERM HUP
 take_lock
 # shellcheck disable=SC2086  # lists of words on purpose
-[ "$mode" != test ] || set -- $test_packages "$@"
+[ "$mode" != test ] || set -- $test_packages $launcher_packages "$@"
+# shellcheck disable=SC2086
+[ "$mode" != launcher ] || set -- $launcher_packages "$@"
 # shellcheck disable=SC2086
 [ "$mode" != bench ] || set -- $bench_packages "$@"
 packages "$@"
 [ "$mode" != packages ] || exit 0
+case $mode in test | launcher) venv venv-launcher launcher ;; esac
+[ "$mode" != launcher ] || exit 0
 if [ "$mode" = bench ]; then
     venv venv test
     venv venv-peers bench

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm_launcher.drivers import kvm_probe
+from vm_launcher.drivers.environment import plain_environment
 
 DEVICE = Path("/dev/kvm")
 PROBE_SECONDS = 2.0
+PROBE_COMMAND = "kvm-probe"
 LEAST_INSTRUCTIONS_PER_SECOND = 50e6
 """Hardware runs about 10^9, KVM's instruction emulator about 10^6."""
 
@@ -47,16 +49,26 @@ def probe_kvm(device: Path = DEVICE, command: Sequence[str] | None = None) -> Pr
     if not os.access(device, os.R_OK | os.W_OK):
         remedy = "sudo adduser $USER kvm, then log in anew"
         return Probe(False, f"no right to use {device}", remedy)
-    command = command or (sys.executable, "-I", "-S", kvm_probe.__file__, str(device))
+    command = command or (*_probe_program(), str(device))
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_SECONDS,
+            env=plain_environment(),
         )
     except subprocess.TimeoutExpired:
         return Probe(False, f"code in {device} did not end within {PROBE_SECONDS:.0f} s")
     except OSError as error:
         return Probe(False, f"the KVM test could not run: {error}")
     return _judge(done.stdout)
+
+
+def _probe_program() -> tuple[str, ...]:
+    if getattr(sys, "frozen", False):  # then there is no interpreter: see deploy/launcher/entry.py
+        return (sys.executable, PROBE_COMMAND)
+    return (sys.executable, "-I", "-S", kvm_probe.__file__)
 
 
 def choose(wanted: str, allow_emulation: bool, probe: Probe) -> Choice:

@@ -19,6 +19,7 @@ from vm_launcher.drivers.base import (
     VmEvent,
     VmSpec,
 )
+from vm_launcher.drivers.environment import plain_environment
 from vm_launcher.drivers.qemu import clock, command, files, process
 from vm_launcher.drivers.qemu.qmp import Qmp
 from vm_launcher.drivers.qemu.running import RunningVm
@@ -243,7 +244,10 @@ async def _migration_end(heard: AsyncIterator[object]) -> str:
 async def _ask_version() -> str:
     try:
         child = await asyncio.create_subprocess_exec(
-            PROGRAM, "--version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+            *(PROGRAM, "--version"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env=plain_environment(),
         )
     except FileNotFoundError:
         raise DriverError(

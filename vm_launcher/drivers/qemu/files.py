@@ -11,6 +11,7 @@ from pathlib import Path
 
 from copilot_agent.protocol.errors import ErrorCode
 from vm_launcher.drivers.base import DriverError, VmSpec
+from vm_launcher.drivers.environment import plain_environment
 from vm_launcher.drivers.qemu.command import Descriptors
 from vm_launcher.drivers.qemu.process import Account
 
@@ -106,6 +107,7 @@ async def create_scratch(spec: VmSpec) -> None:
         child = await asyncio.create_subprocess_exec(
             *["qemu-img", "create", "-q", "-f", "qcow2", str(part), f"{spec.disk_mib}M"],
             stdin=asyncio.subprocess.DEVNULL,
+            env=plain_environment(),
             stderr=asyncio.subprocess.PIPE,
         )
     except FileNotFoundError:

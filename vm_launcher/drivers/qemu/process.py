@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm_launcher.drivers.base import DriverError, ProcessMark
+from vm_launcher.drivers.environment import plain_environment
 
 _PR_SET_PDEATHSIG = 1
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -69,7 +70,7 @@ async def spawn(
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             cwd="/",
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            env=plain_environment(),
             pass_fds=tuple(descriptors),
             start_new_session=True,
             preexec_fn=_in_the_child(nice),

@@ -1,0 +1,1 @@
+"""Builds the launcher as one file that runs without Python on the host."""
