@@ -1,0 +1,1 @@
+"""A BOINC project and the real BOINC client for tests."""
