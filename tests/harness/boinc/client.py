@@ -1,0 +1,194 @@
+"""The real BOINC client, in a directory of its own, as a volunteer has it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from tests.harness.boinc.gui_rpc import GuiRpc, GuiRpcError
+from tests.harness.boinc.leftovers import kill_all, processes_of
+from tests.harness.boinc.patience import until
+from tests.harness.boinc.remote import Remote
+from tests.harness.boinc.settings import Preferences, cc_config, preferences
+from tests.harness.boinc.xml import block, line
+from tests.harness.programs import free_port
+
+_PROGRAM = "/usr/bin/boinc"
+_QUIT_SECONDS = 75.0  # the client gives its tasks 60
+_ANSWER_SECONDS = 20.0
+_END_SECONDS = 5.0
+
+
+class BoincClient(Remote):
+    """Started and stopped at will on the same data.
+
+    `options` go into cc_config.xml (`ncpus`, say), `preferences` into the volunteer's settings
+    on this computer. With `attached` (URL and account key) it knows the project before its start,
+    as a client does that had seen the project's page before: five seconds less.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        options: Mapping[str, float | int] | None = None,
+        preferences: Preferences | None = None,
+        attached: tuple[str, str] | None = None,
+    ) -> None:
+        port, password = free_port(), secrets.token_hex(8)
+        super().__init__(root, GuiRpc(port, password))
+        self.port = port
+        self.password = password
+        self.log = root / "client.log"
+        self._options = dict(options or {})
+        self._preferences = dict(preferences or {})
+        self._process: asyncio.subprocess.Process | None = None
+        self._write_files()
+        if attached is not None:
+            self._write_attached(*attached)
+
+    # life
+
+    async def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(_PROGRAM, "--dir", str(self.data), "--gui_rpc_port", str(self.port)),
+                cwd=self.data,
+                env=self._environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        await until(self._answers, "the client answers", _ANSWER_SECONDS)
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the client was not started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def quit(self) -> None:
+        """As at the end of a volunteer's day: tasks are asked to leave; until it is gone."""
+        await self.call("<quit/>")
+        await self._gone(_QUIT_SECONDS)
+
+    async def kill9(self) -> None:
+        """The client alone; its tasks have to notice."""
+        if self._process is not None and self.running:
+            self._process.kill()
+            await self._gone(_END_SECONDS)
+
+    async def close(self) -> None:
+        """Ends the client and whatever was started below it, come what may."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGTERM)
+            with suppress(TimeoutError):
+                await self._gone(_END_SECONDS)
+        await self.kill9()
+        await self.rpc.close()
+        while left := list(processes_of(self.root)):
+            kill_all(left)
+            await asyncio.sleep(0.05)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def boinccmd(self, *words: str) -> str:
+        """What the command line tool prints; raises GuiRpcError with its complaint."""
+        process = await asyncio.create_subprocess_exec(
+            *("/usr/bin/boinccmd", "--host", f"127.0.0.1:{self.port}"),
+            *("--passwd", self.password, *words),
+            cwd=self.root,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output = (await process.communicate())[0].decode(errors="replace")
+        if process.returncode:
+            raise GuiRpcError(f"boinccmd {' '.join(words)}: {output}")
+        return output
+
+    # settings
+
+    async def prefer(self, **changes: float | int) -> None:
+        """The volunteer changes settings, such as `cpu_usage_limit`, while the client runs."""
+        self._preferences |= changes
+        self._write_files()
+        await self.call("<read_global_prefs_override/>")
+
+    def install_application(self, url: str, app_info: str, files: Mapping[str, bytes]) -> None:
+        """An application of the volunteer's own (anonymous platform); before the start."""
+        directory = self.project_directory(url)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "app_info.xml").write_text(app_info)
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+            (directory / name).chmod(0o755)
+
+    def _write_files(self) -> None:
+        for directory in (self.data, *self.scratch):
+            directory.mkdir(parents=True, exist_ok=True)
+        (self.data / "cc_config.xml").write_text(cc_config(self._options))
+        override = self.data / "global_prefs_override.xml"
+        override.write_text(preferences(self._preferences))
+        (self.data / "gui_rpc_auth.cfg").write_text(self.password)
+        (self.data / "gui_rpc_auth.cfg").chmod(0o600)
+
+    def _write_attached(self, url: str, key: str) -> None:
+        account = block("account", line("master_url", url), line("authenticator", key))
+        self.account_file(url).write_text(account)
+        contact = line("scheduler_url", f"{url}cgi/sched") + line("sched_rpc_pending", 6)
+        project = block("project", line("master_url", url), contact)
+        # without its computer's speed a client makes no contact in its first five seconds
+        speed = (line(name, 1e9) for name in ("p_fpops", "p_iops", "p_membw", "p_calculated"))
+        state = block("client_state", block("host_info", *speed), project)
+        (self.data / "client_state.xml").write_text(state)
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of the tests' own; what a task leaves in its home or in /tmp is seen."""
+        places = zip(("TMPDIR", "HOME", "XDG_RUNTIME_DIR"), self.scratch, strict=True)
+        named = {name: str(place) for name, place in places}
+        return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"} | named
+
+    async def _answers(self) -> bool | None:
+        if not self.running:
+            raise AssertionError(f"the client has ended: {self.log.read_text(errors='replace')}")
+        with suppress(OSError):
+            await self.call("<exchange_versions/>")
+            return True
+        return None
+
+    async def _gone(self, seconds: float) -> None:
+        if self._process is not None:
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+
+
+@asynccontextmanager
+async def boinc_client(
+    root: Path,
+    *,
+    options: Mapping[str, float | int] | None = None,
+    preferences: Preferences | None = None,
+    attached: tuple[str, str] | None = None,
+) -> AsyncIterator[BoincClient]:
+    """A running client, ended with all its processes also when the test fails."""
+    client = BoincClient(root, options=options, preferences=preferences, attached=attached)
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
