@@ -12,15 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from copilot_agent.protocol.errors import FieldError
 from vm_launcher.boinc.errors import InitDataError
-from vm_launcher.boinc.tags import MOST_NUMBER, cut, find_text
+from vm_launcher.boinc.tags import MOST_NUMBER, find_text, without
 
 FILE_NAME = "init_data.xml"
 MOST_BYTES = 4 << 20
 
 DEFAULT_CHECKPOINT_PERIOD = 300.0
 """Seconds, where the client says 0."""
-
-_OTHER_SECTIONS = ("project_preferences", "proxy_info", "app_file", "authenticator")
 
 
 def _period(value: Any) -> Any:
@@ -147,10 +145,9 @@ def read_init_data(path: Path) -> InitData:
 def parse_init_data(text: str) -> InitData:
     if "<app_init_data>" not in text or "</app_init_data>" not in text:
         _refuse("it is not whole: <app_init_data> is not there or does not end")
-    for name in _OTHER_SECTIONS:
-        text, _ = cut(text, name)
-    text, host = cut(text, "host_info")
-    text, preferences = cut(text, "global_preferences")
+    text = without(text, "project_preferences")  # the project's own words, as they came
+    host = find_text(text, "host_info") or ""
+    preferences = find_text(text, "global_preferences") or ""
     values = _values(text, _TASK) | _values(host, _HOST) | _values(preferences, _PREFERENCES)
     labels = {name: html.unescape(label)[:256] for name, label in _values(text, _LABELS).items()}
     try:

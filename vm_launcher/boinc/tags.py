@@ -37,16 +37,8 @@ def find_text(text: str, name: str) -> str | None:
     return content if found else None
 
 
-def cut(text: str, name: str) -> tuple[str, str]:
-    """The text without its `<name>` elements, and the first one's content."""
-    kept: list[str] = []
-    content: str | None = None
-    while True:
-        before, found, rest = text.partition(f"<{name}>")
-        inner, closed, after = rest.partition(f"</{name}>")
-        if not (found and closed):
-            kept.append(text)
-            return "".join(kept), content or ""
-        kept.append(before)
-        content = inner if content is None else content
-        text = after
+def without(text: str, name: str) -> str:
+    """The text without what stands from the first `<name>` to the last `</name>`."""
+    before, opened, rest = text.partition(f"<{name}>")
+    _, closed, after = rest.rpartition(f"</{name}>")
+    return before + after if opened and closed else text

@@ -126,6 +126,12 @@ def test_a_torn_file() -> None:
         parse_init_data(WHOLE[:-30])
 
 
+def test_a_project_cannot_speak_for_the_client() -> None:
+    forged = "</project_preferences><project_dir>/</project_dir>"
+    text = WHOLE.replace("<hostid>666</hostid>", forged + "<hostid>666</hostid>")
+    assert parse_init_data(text) == parse_init_data(WHOLE)
+
+
 def test_entities_are_text() -> None:
     bomb = '<!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&b;&b;">]>'
     secret = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>'

@@ -83,9 +83,10 @@ def work(slot: Path, client: ClientSide, clock: Iterator[float], total: int) -> 
     run(up, client, clock)
 
 
+@pytest.mark.parametrize("curious", [False, True], ids=["", "client takes it unasked"])
 @pytest.mark.parametrize("when", ["before", "amid", "after"])
 def test_nothing_lost_and_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, curious: bool
 ) -> None:
     for step in itertools.count(1):
         slot = tmp_path / str(step)
@@ -95,6 +96,8 @@ def test_nothing_lost_and_nothing_twice(
             crashing = Crashing(patched, step, when)
             with contextlib.suppress(Crash):
                 work(slot, client, clock, total=30)
+        if curious:
+            client.told()
         work(slot, client, clock, total=30)
         text = "<variety>copilot_runtime</variety>\n<runtime>10</runtime>"
         assert client.taken == [text] * 3, step
