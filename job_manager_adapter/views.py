@@ -332,3 +332,17 @@ class CreditView(Wire):
     receipts: int
     cpu_seconds: float
     manager_key: str
+
+
+class EnrolmentCreditView(Wire):
+    """What jobs of one experiment earned with one enrolment."""
+
+    enrolment: EnrolmentId
+    experiment: ExperimentName
+    label: str = ""
+    """The enrolment's, for operators only: it may tell whose computer that is."""
+    granted: float
+    cpu_seconds: float
+    receipts: int
+    first_accepted_at: datetime
+    last_accepted_at: datetime

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from copilot_agent.protocol.errors import CopilotError
-from job_manager_adapter.cli import copilot1, fleet, jobs
+from job_manager_adapter.cli import copilot1, credit, fleet, jobs
 from job_manager_adapter.cli.output import complain, show_fields
 from job_manager_adapter.client import Client
 from job_manager_adapter.client.settings import DEFAULT_URL, load_settings
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     nouns = parser.add_subparsers(required=True, metavar="NOUN")
     jobs.add_parser(nouns)
     fleet.add_parser(nouns)
+    credit.add_parser(nouns)
     copilot1.add_parser(nouns)
     who = nouns.add_parser("whoami", help="what the token allows")
     who.set_defaults(run=whoami)

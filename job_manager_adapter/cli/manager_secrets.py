@@ -83,7 +83,11 @@ def _add_enrolments(commands: Any) -> None:
     create.add_argument(
         "--launchers", type=_count, default=1, metavar="N", help="hosts for each secret (default 1)"
     )
-    create.add_argument("--label", default="", help="for people: whose, or what for")
+    create.add_argument(
+        "--label",
+        default="",
+        help="for people: whose, or what for; `copilot credit` understands host=17 user=4 team=2",
+    )
     create.add_argument(
         "--directory", type=Path, metavar="DIR", help="write each secret to a file of its own"
     )

@@ -1,5 +1,8 @@
 """Pilots, hosts and credit, as an operator sees them."""
 
+from collections.abc import AsyncIterator
+from datetime import datetime
+
 from copilot_agent.protocol.ids import HostId, PilotId
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.client.http import Http
@@ -7,6 +10,7 @@ from job_manager_adapter.views import (
     BanRequest,
     CreditView,
     DrainRequest,
+    EnrolmentCreditView,
     FleetView,
     HostView,
     Page,
@@ -95,6 +99,29 @@ class Credit:
 
     async def total(self) -> CreditView:
         return await self._http.get("api/v1/credit", CreditView)
+
+    async def by_enrolment(
+        self, *, since: datetime | None = None, until: datetime | None = None
+    ) -> AsyncIterator[EnrolmentCreditView]:
+        """In the order of enrolments; the times must have a time zone."""
+        times = {
+            "since": since.isoformat() if since else None,
+            "until": until.isoformat() if until else None,
+        }
+        cursor = None
+        while True:
+            page = await self._http.get(
+                "api/v1/credit/enrolments",
+                Page[EnrolmentCreditView],
+                cursor=cursor,
+                limit=500,
+                **times,
+            )
+            for item in page.items:
+                yield item
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     async def receipts(self, *, cursor: str | None = None, limit: int = 500) -> Page[Receipt]:
         return await self._http.get("api/v1/receipts", Page[Receipt], cursor=cursor, limit=limit)

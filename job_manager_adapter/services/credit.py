@@ -1,11 +1,15 @@
 """Use cases of credit: the ledger and its receipts."""
 
+from datetime import datetime
+
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.services.context import Signer
-from job_manager_adapter.services.cursors import number
+from job_manager_adapter.services.cursors import number, pair
 from job_manager_adapter.services.principals import Principal
+from job_manager_adapter.services.times import moment
 from job_manager_adapter.store.base import Store
-from job_manager_adapter.views import CreditView, Page
+from job_manager_adapter.store.credit_records import CreditQuery, CreditRow
+from job_manager_adapter.views import CreditView, EnrolmentCreditView, Page, Role
 
 
 class Credit:
@@ -21,6 +25,27 @@ class Credit:
         more = str(rows[-1][0]) if len(rows) == limit else None
         return Page(items=tuple(receipt for _, receipt in rows), next_cursor=more)
 
+    async def by_enrolment(
+        self,
+        principal: Principal,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[EnrolmentCreditView]:
+        """Receipts accepted from `since` to before `until`, summed up."""
+        query = CreditQuery(
+            experiment=principal.scope(None),
+            since=since.timestamp() if since else None,
+            until=until.timestamp() if until else None,
+            after=pair(cursor) or ("", ""),
+            limit=limit,
+        )
+        rows = await self._store.credit(query)
+        more = f"{rows[-1].enrolment}.{rows[-1].experiment}" if len(rows) == limit else None
+        shown = principal.role is Role.OPERATOR
+        return Page(items=tuple(_view(row, shown) for row in rows), next_cursor=more)
+
     async def summary(self, principal: Principal) -> CreditView:
         ledger = await self._store.ledger(principal.scope(None))
         return CreditView(
@@ -29,3 +54,16 @@ class Credit:
             cpu_seconds=ledger.cpu_seconds,
             manager_key=self._signer.public_key,
         )
+
+
+def _view(row: CreditRow, label: bool) -> EnrolmentCreditView:
+    return EnrolmentCreditView(
+        enrolment=row.enrolment,
+        experiment=row.experiment,
+        label=row.label if label else "",
+        granted=row.granted,
+        cpu_seconds=row.cpu_seconds,
+        receipts=row.receipts,
+        first_accepted_at=moment(row.first),
+        last_accepted_at=moment(row.last),
+    )

@@ -15,6 +15,7 @@ from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from copilot_agent.protocol.job import JobState
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.matching import RequirementClass
+from job_manager_adapter.store.credit_records import CreditQuery, CreditRow
 from job_manager_adapter.store.fleet_records import (
     DrainRow,
     Enrolled,
@@ -178,6 +179,9 @@ class LedgerStore(Protocol):
     async def receipts_kept(self, launcher_key: str, ids: Sequence[str]) -> None: ...
 
     async def ledger(self, experiment: str | None) -> Ledger: ...
+
+    async def credit(self, query: CreditQuery) -> list[CreditRow]:
+        """By enrolment and experiment, in the order of both."""
 
 
 class AccessStore(Protocol):

@@ -1,13 +1,15 @@
 """Pilots, hosts, enrolments, receipts, tokens and the journal in memory."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import FailureClass
-from copilot_agent.protocol.receipt import Receipt
+from copilot_agent.protocol.receipt import Receipt, Statement
 from job_manager_adapter.core.attempts import Ending
 from job_manager_adapter.store import records as r
+from job_manager_adapter.store.credit_records import CreditQuery, CreditRow
 from job_manager_adapter.store.fleet_records import (
     DrainRow,
     Enrolled,
@@ -231,6 +233,29 @@ class MemoryFleet:
             sum(one.granted for one in mine), len(mine), sum(one.cpu_seconds for one in mine)
         )
 
+    async def credit(self, query: CreditQuery) -> list[CreditRow]:
+        groups: dict[tuple[str, str], list[Statement]] = defaultdict(list)
+        for receipt in self._receipts:
+            one = receipt.statement
+            key = (one.enrolment, one.experiment)
+            if key > query.after and _asked(query, one):
+                groups[key].append(one)
+        return [self._credit(key, groups[key]) for key in sorted(groups)[: query.limit]]
+
+    def _credit(self, key: tuple[str, str], many: Sequence[Statement]) -> CreditRow:
+        enrolment, experiment = key
+        row = self._enrolments.get(enrolment)
+        return CreditRow(
+            enrolment,
+            experiment,
+            row.label if row else "",
+            sum(one.granted for one in many),
+            sum(one.cpu_seconds for one in many),
+            len(many),
+            min(one.accepted_at for one in many),
+            max(one.accepted_at for one in many),
+        )
+
     # Tokens and journal
 
     async def add_token(self, token: r.TokenRow) -> None:
@@ -296,4 +321,12 @@ def _booted(host: HostRow | None, host_id: str, item: NewPilot, enrolment: Enrol
         label=enrolment.label,
         boots=host.boots + 1,
         seen_at=item.at,
+    )
+
+
+def _asked(query: CreditQuery, one: Statement) -> bool:
+    return (
+        query.experiment in (None, one.experiment)
+        and (query.since is None or one.accepted_at >= query.since)
+        and (query.until is None or one.accepted_at < query.until)
     )

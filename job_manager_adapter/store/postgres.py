@@ -13,6 +13,7 @@ from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import postgres_reads as reads
 from job_manager_adapter.store import records as r
 from job_manager_adapter.store.base import StoreError, StoreStats
+from job_manager_adapter.store.credit_records import CreditQuery, CreditRow
 from job_manager_adapter.store.fleet_records import (
     DrainRow,
     Enrolled,
@@ -264,6 +265,9 @@ class PostgresStore:
 
     async def ledger(self, experiment: str | None) -> r.Ledger:
         return await self._read(reads.ledger, experiment)
+
+    async def credit(self, query: CreditQuery) -> list[CreditRow]:
+        return await self._read(reads.credit, query)
 
     async def add_token(self, token: r.TokenRow) -> None:
         await self._writer.write(self._fleet.add_token, [token])

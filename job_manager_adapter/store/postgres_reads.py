@@ -7,6 +7,7 @@ from copilot_agent.protocol.job import JobState, Requirements
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import rows as make
+from job_manager_adapter.store.credit_records import CreditQuery, CreditRow
 from job_manager_adapter.store.fleet_records import DrainRow, EnrolmentRow, HostRow, PilotRow
 from job_manager_adapter.store.postgres_group import WAIT_FOR_WRITERS
 from job_manager_adapter.store.records import (
@@ -300,6 +301,26 @@ async def ledger(connection: Any, experiment: str | None) -> Ledger:
         *where.values,
     )
     return Ledger(*row)
+
+
+async def credit(connection: Any, query: CreditQuery) -> list[CreditRow]:
+    where = Where()
+    where.add('(r.enrolment, r.experiment COLLATE "C") > (%, %)', *query.after)
+    if query.experiment is not None:
+        where.add("r.experiment = %", query.experiment)
+    if query.since is not None:
+        where.add("r.accepted_at >= %", query.since)
+    if query.until is not None:
+        where.add("r.accepted_at < %", query.until)
+    rows = await connection.fetch(
+        "SELECT r.enrolment, r.experiment, coalesce(min(e.label), ''), sum(r.granted),"  # noqa: S608
+        " sum(r.cpu_seconds), count(*), min(r.accepted_at), max(r.accepted_at)"
+        f" FROM receipts r LEFT JOIN enrolments e ON e.id = r.enrolment WHERE {where}"
+        ' GROUP BY r.enrolment, r.experiment ORDER BY r.enrolment, r.experiment COLLATE "C"'
+        f" LIMIT {where.number(query.limit)}",
+        *where.values,
+    )
+    return [CreditRow(*row) for row in rows]
 
 
 async def journal(connection: Any, after: int, limit: int) -> list[JournalEntry]:

@@ -8,6 +8,7 @@ from copilot_agent.protocol.job import JobState, Requirements
 from copilot_agent.protocol.receipt import Receipt
 from job_manager_adapter.core.matching import RequirementClass
 from job_manager_adapter.store import rows as make
+from job_manager_adapter.store.credit_records import CreditQuery, CreditRow
 from job_manager_adapter.store.fleet_records import DrainRow, EnrolmentRow, HostRow, PilotRow
 from job_manager_adapter.store.records import (
     AttemptRow,
@@ -257,6 +258,19 @@ def ledger(connection: sqlite3.Connection, experiment: str | None) -> Ledger:
         (experiment,),
     ).fetchone()
     return Ledger(*row)
+
+
+def credit(connection: sqlite3.Connection, query: CreditQuery) -> list[CreditRow]:
+    rows = connection.execute(
+        "SELECT r.enrolment, r.experiment, ifnull(e.label, ''), sum(granted), sum(cpu_seconds),"
+        " count(*), min(accepted_at), max(accepted_at)"
+        " FROM receipts r LEFT JOIN enrolments e ON e.id = r.enrolment"
+        " WHERE (r.enrolment, r.experiment) > (?1, ?2) AND (?3 IS NULL OR r.experiment = ?3)"
+        " AND (?4 IS NULL OR accepted_at >= ?4) AND (?5 IS NULL OR accepted_at < ?5)"
+        " GROUP BY r.enrolment, r.experiment ORDER BY r.enrolment, r.experiment LIMIT ?6",
+        (*query.after, query.experiment, query.since, query.until, query.limit),
+    )
+    return [CreditRow(*row) for row in rows]
 
 
 def journal(connection: sqlite3.Connection, after: int, limit: int) -> list[JournalEntry]:

@@ -64,20 +64,26 @@ def report(job: str, attempt: int = 1, **fields: object) -> Report:
 
 
 def receipt(job: str, number: int = 1, launcher: str = KEY) -> SignedReceipt:
-    statement = Statement(
-        key=KEY,
-        id=ident("r", number),
-        enrolment=ident("e", 1),
-        launcher=launcher,
-        pilot=ident("p", 1),
-        experiment="lhc",
-        job=job,
-        attempt=1,
-        cpu_seconds=5.0,
-        granted=2.5,
-        leased_at=200.0,
-        accepted_at=300.0,
-    )
+    return earned(job, number, launcher=launcher)
+
+
+def earned(job: str, number: int = 1, **fields: object) -> SignedReceipt:
+    values = {
+        "key": KEY,
+        "id": ident("r", number),
+        "enrolment": ident("e", 1),
+        "launcher": KEY,
+        "pilot": ident("p", 1),
+        "experiment": "lhc",
+        "job": job,
+        "attempt": 1,
+        "cpu_seconds": 5.0,
+        "granted": 2.5,
+        "leased_at": 200.0,
+        "accepted_at": 300.0,
+        **fields,
+    }
+    statement = Statement.model_validate(values)
     return SignedReceipt.of(Receipt(statement=statement, signature="s" * 86))
 
 

@@ -37,6 +37,7 @@ READS = frozenset(
         "receipts",
         "receipts_due",
         "ledger",
+        "credit",
         "tokens",
         "token",
         "journal",

@@ -9,12 +9,14 @@ import pytest
 from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.job import JobState, Requirements
 from job_manager_adapter.store.base import StoreError
+from job_manager_adapter.store.credit_records import CreditQuery
 from job_manager_adapter.store.postgres import PostgresStore
 from job_manager_adapter.store.postgres_dump import without_password
 from job_manager_adapter.store.postgres_group import store_error
+from job_manager_adapter.store.postgres_link import migrations
 from job_manager_adapter.store.records import JobQuery, NewsWaiting, Submission
 from tests.harness.postgres import Postgres
-from tests.harness.stores import claim, ident, new_job, submit
+from tests.harness.stores import claim, earned, ident, new_job, submit
 
 
 @pytest.fixture
@@ -104,3 +106,23 @@ async def test_news_of_many_kinds_of_jobs_come_in_pieces(store: PostgresStore) -
                 rows += news.rows
     assert sorted(row[1] for row in rows) == list(range(1, 501))
     await listener.close()
+
+
+async def test_receipts_of_an_older_schema_are_summed_up(postgres: Postgres) -> None:
+    url = postgres.database()
+    connection = await asyncpg.connect(url)
+    await connection.execute(migrations()[0])
+    await connection.execute("CREATE TABLE schema_version (version int NOT NULL)")
+    await connection.execute("INSERT INTO schema_version VALUES (1)")
+    old = earned(ident("j", 1))
+    await connection.execute(
+        "INSERT INTO receipts (id, job, experiment, launcher_key, body)"
+        " VALUES ($1, $2, $3, $4, $5)",
+        old.id, old.job, old.experiment, old.launcher, old.body,
+    )  # fmt: skip
+    await connection.close()
+    store = PostgresStore(url)
+    await store.open()
+    (row,) = await store.credit(CreditQuery())
+    assert (row.enrolment, row.granted, row.last) == (ident("e", 1), 2.5, 300.0)
+    await store.close()

@@ -17,10 +17,12 @@ from copilot_agent.protocol.errors import ErrorCode
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import JobState, Requirements
 from job_manager_adapter.store.base import StoreError
+from job_manager_adapter.store.credit_records import CreditQuery
 from job_manager_adapter.store.fleet_records import DrainRow
 from job_manager_adapter.store.records import Claim, JobQuery, NewJob, Submission, TokenRow
 from job_manager_adapter.store.sqlite import SqliteStore
 from job_manager_adapter.store.sqlite_checkpoint import move
+from tests.harness.stores import earned, ident
 
 
 def submission(first: int, count: int = 1) -> Submission:
@@ -189,6 +191,26 @@ async def test_a_pilot_that_drained_under_the_first_schema_still_does(path: Path
     store = SqliteStore(path)
     await store.open()
     assert await store.drains() == [DrainRow("p-1", 7.0)]
+    await store.close()
+
+
+async def test_receipts_of_an_older_schema_are_summed_up(path: Path) -> None:
+    folder = resources.files("job_manager_adapter.store") / "migrations"
+    connection = sqlite3.connect(path)
+    for name in ("0001_first.sql", "0002_drains.sql"):
+        connection.executescript((folder / name).read_text())
+    connection.execute("PRAGMA user_version = 2")
+    old = earned(ident("j", 1))
+    connection.execute(
+        "INSERT INTO receipts (id, job, experiment, launcher_key, body) VALUES (?, ?, ?, ?, ?)",
+        (old.id, old.job, old.experiment, old.launcher, old.body),
+    )
+    connection.commit()
+    connection.close()
+    store = SqliteStore(path)
+    await store.open()
+    (row,) = await store.credit(CreditQuery())
+    assert (row.enrolment, row.granted, row.last) == (ident("e", 1), 2.5, 300.0)
     await store.close()
 
 
