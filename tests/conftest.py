@@ -36,8 +36,9 @@ def cache(repository: Path) -> Path:
 @pytest.fixture(scope="session")
 def launcher_file(repository: Path, cache: Path) -> Path:
     """The launcher as one file, as `make launcher` builds it; made anew if it is out of date."""
-    command = [cache / "venv-launcher/bin/python", "-m", "deploy.launcher", "--cache"]
-    subprocess.run([*command, cache / "launcher"], cwd=repository, check=True, stdout=sys.stderr)
+    python = str(cache / "venv-launcher/bin/python")
+    command = [python, "-m", "deploy.launcher", "--cache", str(cache / "launcher")]
+    subprocess.run(command, cwd=repository, check=True, stdout=sys.stderr)
     return cache / "launcher" / "vm-launcher"
 
 
