@@ -68,7 +68,7 @@ def check_file(path: Path, sha256: str, size: int) -> None:
     """Raises ImageError image_missing or image_tampered."""
     if not path.is_file():
         raise ImageError("image_missing", f"{path.name} is not there", _AGAIN)
-    if path.stat().st_size != size or sha256_file(path) != sha256:
+    if not _is_file(path, sha256, size):
         raise ImageError("image_tampered", f"{path.name} differs from the signed manifest", _AGAIN)
 
 
@@ -90,8 +90,8 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
 def bootable(layer: Layer, directory: Path, cache: Path) -> Path:
     """The verified file that the VM gets: the layer itself, or its unpacked copy.
 
-    The builder leaves such copies beside its layers, and BOINC ships nothing else; what is fetched
-    is unpacked into the cache.
+    The builder leaves such copies beside its layers; what is fetched is unpacked into the cache.
+    Where a good copy is, the packed layer need not be: a BOINC project ships only the copies.
     """
     shipped = directory / layer.file
     if layer.packing == "none":
@@ -100,13 +100,20 @@ def bootable(layer: Layer, directory: Path, cache: Path) -> Path:
     sha256, size = layer.unpacked_sha256, layer.unpacked_size
     if sha256 is None or size is None:
         raise ImageError("image_tampered", f"{layer.file}: no unpacked size", _AGAIN)
-    unpacked = cache / UNPACKED / sha256
-    for copy in (directory / UNPACKED / sha256, unpacked):
-        if copy.is_file() and copy.stat().st_size == size and sha256_file(copy) == sha256:
+    beside, unpacked = directory / UNPACKED / sha256, cache / UNPACKED / sha256
+    for copy in (beside, unpacked):
+        if _is_file(copy, sha256, size):
             return copy.resolve()
+    if beside.exists() and not shipped.exists():
+        message = f"the unpacked {layer.role} differs from the signed manifest"
+        raise ImageError("image_tampered", message, _AGAIN)
     check_file(shipped, layer.sha256, layer.size)
     _unpack(shipped, unpacked, sha256, size)
     return unpacked.resolve()
+
+
+def _is_file(path: Path, sha256: str, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size and sha256_file(path) == sha256
 
 
 def _unpack(shipped: Path, target: Path, sha256: str, size: int) -> None:
@@ -182,11 +189,7 @@ def _open_url(source: str, name: str, offset: int) -> BinaryIO:
 
 def _fetch_layer(source: str, layer: Layer, target: Path, progress: Progress) -> None:
     final = target / layer.file
-    if (
-        final.is_file()
-        and final.stat().st_size == layer.size
-        and sha256_file(final) == layer.sha256
-    ):
+    if _is_file(final, layer.sha256, layer.size):
         progress(layer.file, layer.size, layer.size)
         return
     part = target / f".{layer.file}.part"

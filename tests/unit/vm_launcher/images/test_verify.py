@@ -121,6 +121,33 @@ def test_the_builders_unpacked_copy_is_taken_if_it_is_right(
     assert load(image, tmp_path).base.read_bytes() == image.plain("base")
 
 
+def only_unpacked(image: SmallImage) -> None:
+    """As in a BOINC task's slot: links to copies, and no packed layer."""
+    copies = image.directory / "unpacked"
+    copies.mkdir()
+    for role in ("kernel", "base"):
+        (image.directory / f"{role}.xz").unlink()
+        (image.directory.parent / role).write_bytes(image.plain(role))
+        (copies / digest(image.plain(role))).symlink_to(image.directory.parent / role)
+
+
+def test_a_good_unpacked_copy_is_enough(image: SmallImage, tmp_path: Path) -> None:
+    only_unpacked(image)
+    loaded = load(image, tmp_path)
+    assert [getattr(loaded, role).read_bytes() for role in ROLES] == [
+        image.plain(role) for role in ROLES
+    ]
+    assert not (tmp_path / "state" / "image-cache").exists(), "nothing is unpacked"
+
+
+def test_a_bad_unpacked_copy_alone_is_refused(image: SmallImage, tmp_path: Path) -> None:
+    only_unpacked(image)
+    (tmp_path / "base").write_bytes(image.plain("base").replace(b"the", b"bad"))
+    error = refused(image, tmp_path)
+    assert error.code == "image_tampered"
+    assert "base" in error.message
+
+
 def test_a_layer_that_unpacks_to_more_than_signed_is_refused(
     image: SmallImage, tmp_path: Path
 ) -> None:
