@@ -1,0 +1,198 @@
+"""Everything at once: a manager, a BOINC project with our application, and a volunteer's client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from copilot_agent.protocol.receipt import Receipt
+from deploy.demo.processes import call
+from tests.harness import programs
+from tests.harness.boinc.client import BoincClient, boinc_client
+from tests.harness.boinc.patience import until
+from tests.harness.boinc.project import BoincProject, boinc_project
+from tests.harness.boinc.settings import Preferences
+from tests.harness.boinc.tasks import Task
+from tests.harness.boinc.work import Report
+from tests.harness.jobs import Jobs
+from tests.harness.programs import ManagerProgram
+from vm_launcher.state import Status
+
+log = logging.getLogger(__name__)
+
+TOOLS = Path(sys.executable).parent
+RECEIPT_CHECK = Path(__file__).resolve().parents[3] / "deploy" / "boinc" / "receipt-check"
+BOOT_SECONDS = 150.0
+
+
+@dataclass
+class World(Jobs):
+    """`client` is the experiment's, for jobs; `volunteer` is BOINC's."""
+
+    home: Path
+    manager: ManagerProgram
+    project: BoincProject
+    volunteer: BoincClient
+    before: set[Path] = field(default_factory=set)
+
+    async def work(self, results: int = 1, **bounds: float) -> list[str]:
+        """A workunit with an enrolment of its own; the names of its results."""
+        words = ("enrolment", "create", "--launchers", str(results), "--output", "json")
+        (made,) = json.loads(await call((*self.manager.command, *words)))
+        name = f"enrolment_{secrets.token_hex(8)}"
+        inputs = {name: f"{made['secret']}\n".encode()}
+        return self.project.create_work(
+            f"copilot_{made['id']}", inputs, results=results, **bounds
+        )
+
+    async def started(self, name: str = "", seconds: float = 60.0) -> Task:
+        """Once the client runs it and its launcher has something to say."""
+        task = await self.volunteer.task_running(name, seconds)
+        await programs.eventually(lambda: self.status(task).pid, 30, "the launcher's status")
+        return task
+
+    def status(self, task: Task) -> Status:
+        """What the task's launcher says; empty before it does."""
+        path = self.volunteer.slot(task) / "launcher" / "status.json"
+        try:
+            return Status.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Status()
+
+    async def guest(self, task: Task, word: str, seconds: float = BOOT_SECONDS) -> Status:
+        return await self.says(task, lambda status: status.guest_state == word, seconds)
+
+    async def vm(self, task: Task, word: str, seconds: float = 30.0) -> Status:
+        return await self.says(task, lambda status: status.state == word, seconds)
+
+    async def says(
+        self, task: Task, true: Callable[[Status], bool], seconds: float = 30.0
+    ) -> Status:
+        """The task's launcher, while it runs."""
+
+        async def there() -> Status | None:
+            if (report := self.project.result(task.name).report) is not None:
+                raise AssertionError(f"it has ended with {report.exit_status}")
+            status = self.status(task)
+            return status if true(status) else None
+
+        return await until(there, "what the launcher should say", seconds)
+
+    def hypervisors(self) -> list[int]:
+        """Of this volunteer's tasks: they hold a file below its slots open."""
+        return [pid for pid in _qemus() if _holds(pid, self.volunteer.root)]
+
+    async def clean(self, seconds: float = 15.0) -> None:
+        """No process, no lock and no file outside the slots is left of any task."""
+        client = self.volunteer.pid if self.volunteer.running else 0
+
+        def left() -> bool:
+            return bool(self.hypervisors() or self.volunteer.leftovers(client))
+
+        async def gone() -> bool:
+            return not left()
+
+        try:
+            await until(gone, "nothing left", seconds)
+        except AssertionError:
+            found = self.hypervisors(), self.volunteer.leftovers(client)
+            raise AssertionError(f"left behind: {found}") from None
+
+    def said(self) -> str:
+        """By all launchers, in files and reports."""
+        slots = self.volunteer.data.glob("slots/*/stderr.txt")
+        texts = [path.read_text(errors="replace") for path in slots]
+        results = self.project.shelf.results.values()
+        return "\n".join([*texts, *(one.report.stderr for one in results if one.report)])
+
+    def receipts(self, report: Report) -> list[Receipt]:
+        lines = report.files["receipts"].read_text().splitlines()
+        return [Receipt.model_validate_json(line) for line in lines]
+
+
+def _qemus() -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if entry.read_text().startswith("qemu-system") and programs.alive(int(entry.parts[2])):
+                found.append(int(entry.parts[2]))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def _holds(pid: int, directory: Path) -> bool:
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            if str(link.readlink()).startswith(str(directory)):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+class Validator:
+    """What a project's script_validator and credit daemon do, with the same program."""
+
+    def __init__(self, manager_key: str, ledger: Path) -> None:
+        self._words = ("--manager-key", manager_key, "--ledger", str(ledger))
+        self.said: list[str] = []
+
+    def __call__(self, report: Report) -> float | None:
+        files = [str(path) for path in report.files.values()]
+        command = [sys.executable, str(RECEIPT_CHECK), *self._words, "--print-credit", *files]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.said.append(done.stdout + done.stderr)
+        return float(done.stdout) if done.returncode == 0 else None
+
+
+@asynccontextmanager
+async def world(
+    home: Path,
+    application: Path,
+    *,
+    settings: str = "",
+    preferences: Preferences | None = None,
+    ncpus: int = 1,
+    anonymous: bool = False,
+) -> AsyncIterator[World]:
+    """`application` has apps/ and templates/ of a project; `settings` go into launcher.toml."""
+    async with AsyncExitStack() as stack:
+        manager = await stack.enter_async_context(
+            programs.manager(home / "manager", lease_seconds=120.0)
+        )
+        client = await stack.enter_async_context(programs.client(manager))
+        key = (await client.credit.total()).manager_key
+        directory = home / "project"
+        await asyncio.to_thread(_copy_application, application, directory, manager.url, settings)
+        validator = Validator(key, home / "ledger.sqlite")
+        project = await stack.enter_async_context(boinc_project(directory, validate=validator))
+        volunteer = await stack.enter_async_context(
+            boinc_client(
+                home / "volunteer",
+                options={"ncpus": ncpus},
+                preferences=preferences,
+                attached=None if anonymous else (project.url, project.authenticator),
+            )
+        )
+        made = World(client, home, manager, project, volunteer)
+        try:
+            yield made
+        except BaseException:
+            log.error("%s", made.said())  # noqa: TRY400 - the test's own error follows
+            raise
+
+
+def _copy_application(application: Path, directory: Path, url: str, settings: str) -> None:
+    shutil.copytree(application, directory)
+    for path in directory.glob("apps/*/*/*/launcher*.toml"):
+        path.write_text(f'manager = "{url}"\n{settings}')

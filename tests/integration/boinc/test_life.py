@@ -1,0 +1,45 @@
+"""The life of tasks under the real BOINC client: everything but the project's server is real."""
+
+import logging
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.harness.boinc.world import world
+
+pytestmark = pytest.mark.vm
+
+log = logging.getLogger(__name__)
+
+SPIN = "i=0; while [ $i -lt {} ]; do i=$((i+1)); done"
+SMALL = "[vm]\nmemory_mib = 384\ndisk_mib = 512\n"
+
+
+async def test_attach_work_and_credit(tmp_path: Path, application: Path) -> None:
+    settings = "[task]\ntask_seconds = 70\n" + SMALL
+    async with world(tmp_path, application, settings=settings) as one:
+        job = await one.submit("/bin/sh", "-c", SPIN.format(300_000))
+        (name,) = await one.work()
+        began = time.monotonic()
+        task = await one.started(name)
+        log.info("task started after %.1f s", time.monotonic() - began)
+        await one.guest(task, "working")
+        log.info("working after %.1f s", time.monotonic() - began)
+        task = await one.volunteer.task(name, lambda t: t.fraction_done > 0 and t.cpu_seconds > 5)
+        shown = await one.volunteer.boinccmd("--get_tasks")
+        assert f"name: {name}" in shown
+        assert task.web_page.startswith("http://localhost:")
+        await one.volunteer.order(task, "suspend")
+        await one.vm(task, "paused")
+        await one.volunteer.order(task, "resume")
+        await one.vm(task, "running")
+        await one.ended(job, 120)
+        report = await one.project.reported(name, 180)
+        assert report.succeeded, report.stderr
+        log.info("%s", report.stderr)
+        (receipt,) = one.receipts(report)
+        assert receipt.statement.job == job
+        assert one.project.result(name).granted == pytest.approx(receipt.statement.granted)
+        await one.volunteer.task_gone(name)
+        await one.clean()
