@@ -75,14 +75,14 @@ class Slot:
             )
         return place
 
-    def finish(self, code: int, message: str = "", *, notice: bool = False) -> None:
+    def finish(self, code: int, message: str = "", notice: bool = False) -> None:
         """The task has ended for good, once the process exits with `code`, too."""
         if not 0 <= code <= 255:
             raise ValueError(f"no exit code: {code}")
         said = [_one_line(message), "notice" if notice else ""] if message else []
         self._write(FINISHED, [str(code), *said])
 
-    def postpone(self, seconds: float, reason: str, *, notice: bool = False) -> None:
+    def postpone(self, seconds: float, reason: str, notice: bool = False) -> None:
         """The client starts the task again after that time, once the process exits with 0.
 
         Without a reason the client would count a crash.

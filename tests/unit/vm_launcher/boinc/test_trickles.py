@@ -164,10 +164,18 @@ def test_what_is_no_trickle(tmp_path: Path, variety: str, body: str) -> None:
 def test_a_full_queue(tmp_path: Path) -> None:
     up = TricklesUp(tmp_path)
     for _ in range(MOST_QUEUED):
-        up.add("v", "é" * MOST_BODY, "before")
+        up.add("v", "", "before")
     with pytest.raises(TrickleError, match="wait"):
         up.add("v", "", "after")
     assert up.mark == TricklesUp(tmp_path).mark == "before"
+
+
+def test_the_largest_trickle(tmp_path: Path) -> None:
+    TricklesUp(tmp_path).add("v", "𝛑" * MOST_BODY)
+    up, client = TricklesUp(tmp_path), ClientSide(tmp_path)
+    assert up.advance(0)
+    client.told()
+    assert client.taken == ["<variety>v</variety>\n" + "𝛑" * MOST_BODY]
 
 
 def test_a_state_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
