@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from copilot_agent.protocol.errors import ErrorCode
 from vm_launcher.boinc.errors import InitDataError, SlotError, SlotLockedError
 from vm_launcher.boinc.files import read_bounded, replace_file
 from vm_launcher.boinc.init_data import FILE_NAME as INIT_DATA
@@ -97,7 +98,14 @@ class Slot:
             (self.directory / name).unlink(missing_ok=True)
 
     def _write(self, name: str, lines: list[str]) -> None:
-        replace_file(self.directory / name, "".join(f"{line}\n" for line in lines).encode())
+        try:
+            replace_file(self.directory / name, "".join(f"{line}\n" for line in lines).encode())
+        except OSError as error:
+            raise SlotError(
+                f"the file {name} of the slot cannot be written: {error.strerror}",
+                remedy="make room on the disk of the BOINC client",
+                code=ErrorCode.NO_SPACE,
+            ) from None
 
     def _try_lock(self) -> bool:
         if self._lock is not None:

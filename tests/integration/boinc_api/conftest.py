@@ -38,16 +38,21 @@ class ClientSide:
         (slot / "init_data.xml").write_text(text)
         self.memory = MessageFile(slot / "boinc_mmap_file")
 
-    def order(self, name: str) -> None:
-        assert self.memory.send(Channel.PROCESS_CONTROL_REQUEST, f"<{name}/>\n")
+    async def order(self, name: str) -> None:
+        await self._say(Channel.PROCESS_CONTROL_REQUEST, f"<{name}/>\n")
 
-    def beat(self, more: str = "") -> None:
+    async def beat(self, more: str = "") -> None:
         text = f"<heartbeat/>\n<wss>1.500000e+06</wss>\n<max_wss>3.000000e+09</max_wss>\n{more}"
-        assert self.memory.send(Channel.HEARTBEAT, text)
+        await self._say(Channel.HEARTBEAT, text)
 
-    def trickle_down(self, name: str, text: str) -> None:
-        (self.slot / name).write_text(text)
-        assert self.memory.send(Channel.TRICKLE_DOWN, "<have_trickle_down/>\n")
+    async def trickle_down(self, name: str, text: str) -> None:
+        part = self.slot / "part"
+        part.write_text(text)
+        part.rename(self.slot / name)
+        await self._say(Channel.TRICKLE_DOWN, "<have_trickle_down/>\n")
+
+    async def _say(self, channel: Channel, text: str) -> None:
+        await eventually(lambda: self.memory.send(channel, text), 5, channel.name)
 
     async def message(self, channel: Channel) -> str:
         await eventually(lambda: self.memory.unread(channel), 5, channel.name)

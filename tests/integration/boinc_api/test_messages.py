@@ -19,7 +19,7 @@ async def test_orders(both: Both) -> None:
             ("quit", {"quit": True}),
             ("abort", {"abort": True}),
         ):
-            task.client.order(order)
+            await task.client.order(order)
             seen.append(await task.sees(**sight))
         return seen
 
@@ -31,11 +31,11 @@ async def test_orders(both: Both) -> None:
 
 async def test_heartbeats(both: Both) -> None:
     async def scenario(task: Task) -> list[dict[str, Any]]:
-        task.client.beat()
+        await task.client.beat()
         quiet = await task.sees(memory_limit=3e9)
-        task.client.beat("<suspend_network/>\n")
+        await task.client.beat("<suspend_network/>\n")
         cut = await task.sees(network_suspended=True)
-        task.client.beat()
+        await task.client.beat()
         return [quiet, cut, await task.sees(network_suspended=False)]
 
     quiet, cut, again = await both.same(scenario)
@@ -46,7 +46,7 @@ async def test_the_network_switch_as_the_client_really_says_it(both: Both) -> No
     """The official library (7.20.5) listens for a word that its client does not say."""
 
     async def scenario(task: Task) -> bool:
-        task.client.beat("<network_suspended/>\n")
+        await task.client.beat("<network_suspended/>\n")
         return bool((await task.sees(memory_limit=3e9))["network_suspended"])
 
     assert await scenario(await both.task("ours"))
@@ -112,9 +112,9 @@ async def test_trickles_up(both: Both) -> None:
 
 async def test_trickles_down(both: Both) -> None:
     async def scenario(task: Task) -> list[Any]:
-        task.client.trickle_down("trickle_down_1785542400", "first")
+        await task.client.trickle_down("trickle_down_1785542400", "first")
         one = await task.sees(trickles_down=["first"])
-        task.client.trickle_down("trickle_down_1785542401", "second")
+        await task.client.trickle_down("trickle_down_1785542401", "second")
         return [one, await task.sees(trickles_down=["first", "second"]), task.files()]
 
     *_, files = await both.same(scenario)
