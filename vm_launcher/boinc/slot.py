@@ -21,7 +21,7 @@ LOCK_TIMEOUT = 35.0
 """Seconds; a former occupant needs 30 to see that its client has gone."""
 
 MOST_POSTPONED = 86400
-MOST_REASON_BYTES = 200
+MOST_REASON_BYTES = 240
 """The client reads lines of 255 bytes."""
 
 _POLL = 0.1
