@@ -1,5 +1,6 @@
 """The BOINC client as its task sees it: orders, heartbeats and trickles come, the status goes."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,8 +150,9 @@ class Client:
             self._page = ""
 
     def _send_trickle(self, now: float) -> None:
-        if self._up.advance(now) and self._memory.send(Channel.TRICKLE_UP, NEW_TRICKLE_UP):
-            self._up.flagged(now)
+        with contextlib.suppress(OSError):  # a full disk, say; the next time then
+            if self._up.advance(now) and self._memory.send(Channel.TRICKLE_UP, NEW_TRICKLE_UP):
+                self._up.flagged(now)
 
     def _end(self, now: float) -> list[ClientEvent]:
         """Told once."""

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from copilot_agent.protocol.errors import ErrorCode
 from vm_launcher.boinc.errors import InitDataError, SlotError, SlotLockedError
 from vm_launcher.boinc.files import read_bounded, replace_file
 from vm_launcher.boinc.init_data import FILE_NAME as INIT_DATA
@@ -20,7 +21,7 @@ LOCK_TIMEOUT = 35.0
 """Seconds; a former occupant needs 30 to see that its client has gone."""
 
 MOST_POSTPONED = 86400
-MOST_REASON_BYTES = 200
+MOST_REASON_BYTES = 240
 """The client reads lines of 255 bytes."""
 
 _POLL = 0.1
@@ -75,14 +76,14 @@ class Slot:
             )
         return place
 
-    def finish(self, code: int, message: str = "", *, notice: bool = False) -> None:
+    def finish(self, code: int, message: str = "", notice: bool = False) -> None:
         """The task has ended for good, once the process exits with `code`, too."""
         if not 0 <= code <= 255:
             raise ValueError(f"no exit code: {code}")
         said = [_one_line(message), "notice" if notice else ""] if message else []
         self._write(FINISHED, [str(code), *said])
 
-    def postpone(self, seconds: float, reason: str, *, notice: bool = False) -> None:
+    def postpone(self, seconds: float, reason: str, notice: bool = False) -> None:
         """The client starts the task again after that time, once the process exits with 0.
 
         Without a reason the client would count a crash.
@@ -97,7 +98,14 @@ class Slot:
             (self.directory / name).unlink(missing_ok=True)
 
     def _write(self, name: str, lines: list[str]) -> None:
-        replace_file(self.directory / name, "".join(f"{line}\n" for line in lines).encode())
+        try:
+            replace_file(self.directory / name, "".join(f"{line}\n" for line in lines).encode())
+        except OSError as error:
+            raise SlotError(
+                f"the file {name} of the slot cannot be written: {error.strerror}",
+                remedy="make room on the disk of the BOINC client",
+                code=ErrorCode.NO_SPACE,
+            ) from None
 
     def _try_lock(self) -> bool:
         if self._lock is not None:

@@ -18,6 +18,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from copilot_agent.protocol.errors import ErrorCode
 from vm_launcher.boinc.errors import SlotError, TrickleError
 from vm_launcher.boinc.files import read_bounded, replace_file, sync_directory, write_file
 
@@ -70,9 +71,11 @@ class TricklesUp:
         self._part = slot / _PART
         self._file = slot / _STATE
         self._state = self._load()
+        if not self._state.handed:
+            self._part.unlink(missing_ok=True)  # prepared, not booked: it will be prepared again
         self._flag_from = -math.inf
-        self._free_from = -math.inf
-        self._recover()
+        # an earlier episode's last one may have been taken a moment ago
+        self._free_from: float | None = None if self._file.exists() else -math.inf
 
     @property
     def mark(self) -> str:
@@ -96,19 +99,31 @@ class TricklesUp:
         if not _BODY.fullmatch(body):
             raise TrickleError("no trickle message: control characters in its body")
         mark = self._state.mark if mark is None else mark
-        self._keep(queue=(*self._state.queue, trickle), mark=mark)
+        try:
+            self._keep(queue=(*self._state.queue, trickle), mark=mark)
+        except OSError as error:
+            raise TrickleError(
+                f"a trickle message cannot be kept: {error.strerror}",
+                remedy="make room on the disk of the BOINC client",
+                code=ErrorCode.NO_SPACE,
+            ) from None
 
     def advance(self, now: float) -> bool:
         """One step; True: send the flag now, and tell `flagged` if it could be sent.
 
-        `now` in seconds of any clock.
+        `now` in seconds of any clock. After an `OSError` the next call tries again.
         """
+        if self._free_from is None:
+            self._free_from = now + APART
         if self._state.handed:
+            if self._part.exists():
+                self._rename()
             if self._up.exists():
                 return now >= self._flag_from
             self._keep(queue=self._state.queue[1:], handed=False)
             self._free_from = now + APART
         if self._state.queue and now >= self._free_from:
+            self._flag_from = -math.inf
             self._hand()
             return True
         return False
@@ -120,18 +135,10 @@ class TricklesUp:
         write_file(self._part, self._state.queue[0].file())
         self._keep(handed=True)
         self._rename()
-        self._flag_from = -math.inf
 
     def _rename(self) -> None:
         self._part.replace(self._up)
         sync_directory(self._up.parent)
-
-    def _recover(self) -> None:
-        if self._part.exists():
-            if self._state.handed:
-                self._rename()
-            else:  # prepared, not booked: it will be prepared again
-                self._part.unlink()
 
     def _keep(self, **changes: object) -> None:
         state = self._state.model_copy(update=changes)

@@ -109,6 +109,8 @@ def test_a_trickle_of_an_earlier_episode(tmp_path: Path, clock: Clock, theirs: M
     client = attach(tmp_path, clock)
     assert (client.trickles_pending(), client.trickle_mark()) == (1, "5")
     client.poll()
+    clock.now += 2
+    client.poll()
     assert theirs.receive(Channel.TRICKLE_UP) == "<have_new_trickle_up/>\n"
     (tmp_path / "trickle_up.xml").unlink()
     client.poll()

@@ -88,6 +88,12 @@ def test_how_a_task_is_put_off(slot: Slot) -> None:
     assert len(postponed.read_bytes().splitlines()[1]) <= 255
 
 
+def test_an_ending_that_cannot_be_written(slot: Slot) -> None:
+    (slot.directory / "boinc_finish_called").mkdir()
+    with pytest.raises(SlotError, match="boinc_finish_called of the slot cannot be written"):
+        slot.finish(0)
+
+
 def test_endings_of_an_earlier_episode(slot: Slot) -> None:
     slot.finish(0)
     slot.postpone(1, "x")

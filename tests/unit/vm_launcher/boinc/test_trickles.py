@@ -1,6 +1,7 @@
 """Trickles: each arrives once, whenever the launcher dies."""
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from copilot_agent.protocol.errors import ErrorCode
 from vm_launcher.boinc import trickles
 from vm_launcher.boinc.errors import SlotError, TrickleError
 from vm_launcher.boinc.trickles import (
@@ -41,9 +43,16 @@ class Crash(BaseException):
 
 
 class Crashing:
-    """Lets the process end at its nth step on the disk: before, in the middle of, or after it."""
+    """Raises at the nth step on the disk: before, in the middle of, or after it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, when: str) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        step: int,
+        when: str,
+        error: BaseException | None = None,
+    ) -> None:
+        self._error = error or Crash()
         self._left = step
         self._when = when
         self.crashed = False
@@ -60,7 +69,7 @@ class Crashing:
                 path.with_name(path.name.removesuffix(".part") + ".part").write_bytes(data[0][:9])
             if self._when == "after":
                 real(path, *data)
-            raise Crash
+            raise self._error
 
         return step
 
@@ -107,6 +116,40 @@ def test_nothing_lost_and_nothing_twice(
     assert step > 10
 
 
+@pytest.mark.parametrize("when", ["before", "amid", "after"])
+def test_a_disk_that_is_full_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for step in itertools.count(1):
+        slot = tmp_path / str(step)
+        slot.mkdir()
+        up, client, clock = TricklesUp(slot), ClientSide(slot), itertools.count(0.0, 0.5)
+        with monkeypatch.context() as patched:
+            crashing = Crashing(patched, step, when, full)
+            for _ in range(2):
+                with contextlib.suppress(TrickleError):
+                    up.add("v", "one", "queued")
+                    break
+            while len(up):
+                with contextlib.suppress(OSError):
+                    run(up, client, clock)
+        assert client.taken == ["<variety>v</variety>\none"], step
+        assert TricklesUp(slot).mark == "queued"
+        if not crashing.crashed:
+            break
+    assert step > 5
+
+
+def test_a_trickle_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    up = TricklesUp(tmp_path)
+    Crashing(monkeypatch, 1, "before", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(TrickleError, match="cannot be kept: No space") as told:
+        up.add("v", "one", "mark")
+    assert told.value.code is ErrorCode.NO_SPACE
+    assert (len(up), up.mark) == (0, "")
+
+
 def test_a_restart_while_the_client_has_not_taken_it(tmp_path: Path) -> None:
     up = TricklesUp(tmp_path)
     up.add("v", "one")
@@ -115,6 +158,20 @@ def test_a_restart_while_the_client_has_not_taken_it(tmp_path: Path) -> None:
     again = TricklesUp(tmp_path)
     assert len(again) == 1
     assert again.advance(0), "the flag was in memory that is gone"
+
+
+def test_a_restart_right_after_one_was_taken(tmp_path: Path) -> None:
+    up, client = TricklesUp(tmp_path), ClientSide(tmp_path)
+    up.add("v", "one")
+    up.add("v", "two")
+    assert up.advance(100)
+    client.told()
+    again = TricklesUp(tmp_path)
+    assert not again.advance(0)
+    assert not again.advance(APART - 0.1)
+    assert again.advance(APART)
+    client.told()
+    assert len(client.taken) == 2
 
 
 def test_a_second_waits_until_the_first_is_gone_and_a_second_has_passed(tmp_path: Path) -> None:
@@ -164,10 +221,17 @@ def test_what_is_no_trickle(tmp_path: Path, variety: str, body: str) -> None:
 def test_a_full_queue(tmp_path: Path) -> None:
     up = TricklesUp(tmp_path)
     for _ in range(MOST_QUEUED):
-        up.add("v", "é" * MOST_BODY, "before")
+        up.add("v", "", "before")
     with pytest.raises(TrickleError, match="wait"):
         up.add("v", "", "after")
     assert up.mark == TricklesUp(tmp_path).mark == "before"
+
+
+def test_the_largest_trickle(tmp_path: Path) -> None:
+    TricklesUp(tmp_path).add("v", "𝛑" * MOST_BODY)
+    up, client = TricklesUp(tmp_path), ClientSide(tmp_path)
+    run(up, client, itertools.count(0.0, 0.5))
+    assert client.taken == ["<variety>v</variety>\n" + "𝛑" * MOST_BODY]
 
 
 def test_a_state_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
