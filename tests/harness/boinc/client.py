@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -69,9 +70,7 @@ class BoincClient(Remote):
 
     @property
     def pid(self) -> int:
-        if self._process is None:
-            raise RuntimeError("the client was not started")
-        return self._process.pid
+        return 0 if self._process is None else self._process.pid
 
     @property
     def running(self) -> bool:
@@ -101,11 +100,21 @@ class BoincClient(Remote):
             await asyncio.sleep(0.05)
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            error.add_note(f"the client's last words:\n{self.last_words()}")
         await self.close()
+
+    def last_words(self, lines: int = 60) -> str:
+        said = self.log.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in said if "[work_fetch]" not in line][-lines:])
 
     async def boinccmd(self, *words: str) -> str:
         """What the command line tool prints; raises GuiRpcError with its complaint."""
@@ -154,7 +163,10 @@ class BoincClient(Remote):
         project = block("project", line("master_url", url), contact)
         # without its computer's speed a client makes no contact in its first five seconds
         speed = (line(name, 1e9) for name in ("p_fpops", "p_iops", "p_membw", "p_calculated"))
-        state = block("client_state", block("host_info", *speed), project)
+        words = ("major_version", "minor_version", "release")
+        numbers = zip(words, _version().split("."), strict=True)
+        version = (line(f"core_client_{word}", number) for word, number in numbers)
+        state = block("client_state", block("host_info", *speed), project, *version)
         (self.data / "client_state.xml").write_text(state)
 
     def _environment(self) -> dict[str, str]:
@@ -177,6 +189,12 @@ class BoincClient(Remote):
                 await self._process.wait()
 
 
+def _version() -> str:
+    """A client fetches the pages of its projects anew when another version wrote its state."""
+    told = subprocess.run((_PROGRAM, "--version"), capture_output=True, text=True, check=True)
+    return told.stdout.split()[0]
+
+
 @asynccontextmanager
 async def boinc_client(
     root: Path,
@@ -187,8 +205,5 @@ async def boinc_client(
 ) -> AsyncIterator[BoincClient]:
     """A running client, ended with all its processes also when the test fails."""
     client = BoincClient(root, options=options, preferences=preferences, attached=attached)
-    try:
-        await client.start()
+    async with client:
         yield client
-    finally:
-        await client.close()

@@ -72,9 +72,11 @@ def kill_all(processes: Iterable[Process]) -> None:
             os.kill(process.pid, signal.SIGKILL)
 
 
-def strange_files(data: Path, scratch: Iterable[Path], state: str) -> Iterator[Path]:
-    """`state`: client_state.xml, which names all files of projects that the client knows."""
-    known = set(_NAME.findall(state))
+def strange_files(data: Path, scratch: Iterable[Path]) -> Iterator[Path]:
+    """Outside the slots and unknown to the client, which has written down what it knows."""
+    descriptions = (data / "client_state.xml", *data.glob("projects/*/app_info.xml"))
+    texts = (path.read_text(errors="replace") for path in descriptions if path.exists())
+    known = {name for text in texts for name in _NAME.findall(text)}
     for path in _files(data):
         place = path.relative_to(data)
         if place.parts[0] == "slots":

@@ -45,6 +45,11 @@ class Remote:
         self.scratch = (root / "tmp", root / "home", root / "run")
         self.rpc = rpc
 
+    @property
+    def pid(self) -> int:
+        """Of the client; 0 before its first start."""
+        return 0
+
     async def call(self, request: str) -> Element:
         """Any request of the GUI RPC, such as `<get_state/>`."""
         return await self.rpc.call(request)
@@ -156,15 +161,25 @@ class Remote:
         }
         return {number: names for number, names in found.items() if names}
 
-    def leftovers(self, client_pid: int = 0) -> Leftovers:
-        """What a task has left; `client_pid` is that of a client that still runs."""
-        state = self.data / "client_state.xml"
-        known = state.read_text(errors="replace") if state.exists() else ""
+    def leftovers(self) -> Leftovers:
+        """What tasks have left, or have now if any runs."""
         return Leftovers(
-            processes=tuple(one for one in processes_of(self.root) if one.pid != client_pid),
+            processes=tuple(one for one in processes_of(self.root) if one.pid != self.pid),
             locks=tuple(self.data.glob("slots/*/boinc_lockfile")),
-            files=tuple(strange_files(self.data, self.scratch, known)),
+            files=tuple(strange_files(self.data, self.scratch)),
         )
+
+    async def nothing_left(self, seconds: float = 10.0) -> None:
+        """Until no process, no lock and no strange file of any task is left."""
+
+        async def ask() -> bool:
+            return not self.leftovers()
+
+        try:
+            await until(ask, "nothing left", seconds)
+        except AssertionError as late:
+            late.add_note(str(self.leftovers()))
+            raise
 
 
 def _escaped(url: str) -> str:

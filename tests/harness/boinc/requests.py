@@ -22,7 +22,7 @@ class Trickle:
 
     def number(self, name: str) -> float:
         """A number in its body, such as `runtime`."""
-        return number_of(parse(self.body or "<none/>"), name) if self.body else 0.0
+        return number_of(parse(f"<body>{self.body}</body>"), name)
 
 
 @dataclass(frozen=True)

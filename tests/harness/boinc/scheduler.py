@@ -209,8 +209,8 @@ def _names(lines: str, version: AppVersion) -> bool:
 def _anonymous(request: Request, app_name: str) -> Iterator[str]:
     for version in request.anonymous_versions:
         if text_of(version, "app_name") == app_name:
-            number = int(number_of(version, "version_num"))
-            yield line("platform", "anonymous") + line("version_num", number)
+            # with a platform in it the client would look for a version of ours
+            yield line("version_num", int(number_of(version, "version_num")))
 
 
 def _message(text: str, priority: str) -> str:
