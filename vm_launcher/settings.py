@@ -80,7 +80,7 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
     tree: dict[str, object] = _read(file) if file is not None else {}
     for name, value in flags.items():
         if value is not None:
-            _put(tree, name, value)
+            put(tree, name, value)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -102,7 +102,7 @@ def _read(file: Path) -> dict[str, object]:
     return tree
 
 
-def _put(tree: dict[str, object], dotted: str, value: object) -> None:
+def put(tree: dict[str, object], dotted: str, value: object) -> None:
     section, _, name = dotted.rpartition(".")
     if not section:
         tree[name] = value

@@ -4,20 +4,23 @@ It holds no secrets: every volunteer gets the same.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
 from copilot_agent.protocol.base import HOST_PORT, Strict, Url
-from vm_launcher.settings import SettingsError, refusal
+from vm_launcher.settings import SettingsError, put, refusal
 
 TASK_SETTINGS = "launcher.toml"
 """Its logical name, as a task opens it."""
 
 MAX_SETTINGS_BYTES = 1 << 18
 
-_HostPorts = Annotated[tuple[str, ...], Field(max_length=1000)]
+_HostPort = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,300}$")]
+_HostPorts = Annotated[tuple[_HostPort, ...], Field(max_length=1000)]
 _Duration = Annotated[int, Field(ge=1, le=30 * 86400)]
 
 
@@ -76,8 +79,24 @@ class TaskSettings(Strict):
     credit: TaskCredit = TaskCredit()
 
 
-def load_task_settings(path: Path) -> TaskSettings:
-    """Raises `SettingsError` that names each field."""
+def load_task_settings(
+    path: Path | None, flags: Mapping[str, object] = MappingProxyType({})
+) -> TaskSettings:
+    """`flags` are keyed by dotted path, as in `vm.cpus`, and go before the file; `None` means not
+    given. Raises `SettingsError` that names each field.
+    """
+    tree: dict[str, object] = _read(path) if path is not None else {}
+    for name, value in flags.items():
+        if value is not None:
+            put(tree, name, value)
+    try:
+        return TaskSettings.model_validate(tree)
+    except ValidationError as error:
+        where = " or ".join([*(["flags"] if flags else []), *([path.name] if path else [])])
+        raise refusal(error, where) from None
+
+
+def _read(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_SETTINGS_BYTES + 1)
@@ -86,8 +105,6 @@ def load_task_settings(path: Path) -> TaskSettings:
     if len(data) > MAX_SETTINGS_BYTES:
         raise SettingsError(f"{path} is longer than {MAX_SETTINGS_BYTES} bytes")
     try:
-        return TaskSettings.model_validate(tomllib.loads(data.decode()))
+        return tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        raise refusal(error, path.name) from None

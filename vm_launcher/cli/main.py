@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from copilot_agent.protocol.errors import CopilotError
-from vm_launcher.cli import boinc, commands, doctor, images, run
+from vm_launcher.cli import boinc, boinc_project, commands, doctor, images, run
 from vm_launcher.cli.exits import Exit, exit_of
 from vm_launcher.images import ImageError
 
@@ -61,4 +61,5 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_parser(actions)
     images.add_parser(actions)
     boinc.add_parser(actions)
+    boinc_project.add_parser(actions)
     return parser

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -113,6 +114,18 @@ def test_it_runs_on_a_host_without_python(launcher_file: Path, slot: Path) -> No
     findings = {one["check"]: one for one in json.loads(done.stdout)}
     assert findings["hypervisor"]["level"] == "ok", "the driver is found inside"
     assert "ended without an answer" not in findings["accelerator"]["text"]
+
+
+def test_it_starts_as_boincs_client_starts_it(launcher_file: Path, tmp_path: Path) -> None:
+    project, slot = tmp_path / "projects" / "127.0.0.1_8080", tmp_path / "slots" / "0"
+    project.mkdir(parents=True)
+    slot.mkdir(parents=True)
+    main_program = shutil.copy(launcher_file, project / "copilot_vm-launcher_0123456789abcdef")
+    relative = Path("../..") / Path(main_program).relative_to(tmp_path)
+    env = {"PATH": os.defpath, "LD_LIBRARY_PATH": "../../projects/127.0.0.1_8080:.:../.."}
+    done = call(relative, slot, "--version", env=env)
+    assert done.stdout.startswith("vm-launcher "), done.stderr
+    assert list(slot.iterdir()) == []
 
 
 def test_the_kvm_test_is_inside(launcher_file: Path, slot: Path) -> None:

@@ -17,6 +17,9 @@ MACHINE = "pc-q35-7.2"
 TB_SIZE_MIB = 64
 """QEMU's cache of translated code under TCG; it counts as memory of the VM."""
 
+OWN_MIB = 64
+"""What QEMU takes besides, under any accelerator."""
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -69,7 +72,7 @@ def fingerprint(spec: VmSpec, qemu_version: str) -> dict[str, str]:
 
 def memory_bound_mib(spec: VmSpec) -> int:
     """What the host must have: the guest's memory, QEMU itself, its translation cache."""
-    return spec.memory_mib + 64 + (TB_SIZE_MIB if spec.accelerator == "tcg" else 0)
+    return spec.memory_mib + OWN_MIB + (TB_SIZE_MIB if spec.accelerator == "tcg" else 0)
 
 
 def _machine(spec: VmSpec, token: str) -> list[str]:

@@ -48,6 +48,18 @@ def test_image_is_built_into_the_cache(repository: Path, cache_with_python: Path
     assert f"--out {cache_with_python}/image" in done.stdout
 
 
+def test_the_launcher_is_built_by_an_environment_of_its_own(
+    repository: Path, cache_with_python: Path
+) -> None:
+    python = cache_with_python / "venv-launcher/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_bytes((cache_with_python / "venv/bin/python").read_bytes())
+    python.chmod(0o755)
+    done = check(repository, cache_with_python, "launcher")
+    assert done.returncode == 0
+    assert f"-m deploy.launcher --cache {cache_with_python}/launcher\n" in done.stdout
+
+
 def test_unknown_step_is_refused(repository: Path, cache_with_python: Path) -> None:
     assert check(repository, cache_with_python, "everything").returncode == 64
 

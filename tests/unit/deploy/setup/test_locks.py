@@ -31,7 +31,7 @@ def wanted(repository: Path, extra: str) -> list[Requirement]:
     return found
 
 
-@pytest.mark.parametrize("extra", ["demo", "test"])
+@pytest.mark.parametrize("extra", ["demo", "test", "launcher"])
 def test_lock_holds_what_the_project_asks_for(repository: Path, extra: str) -> None:
     locked = pins(repository / f"requirements/{extra}.txt")
     asked = wanted(repository, extra)
@@ -51,7 +51,15 @@ def test_one_environment_serves_both(repository: Path) -> None:
     assert demo.items() <= pins(repository / "requirements/test.txt").items()
 
 
-@pytest.mark.parametrize("name", ["demo", "test", "bench", "pythia"])
+def test_what_is_bundled_is_what_was_tested(repository: Path) -> None:
+    bundled = pins(repository / "requirements/launcher.txt")
+    tested = pins(repository / "requirements/test.txt")
+    both = bundled.keys() & tested.keys()
+    assert {"pydantic", "cryptography", "h2", "qemu-qmp"} <= both
+    assert {name: bundled[name] for name in both} == {name: tested[name] for name in both}
+
+
+@pytest.mark.parametrize("name", ["demo", "test", "launcher", "bench", "pythia"])
 def test_every_pin_has_hashes_and_no_place(repository: Path, name: str) -> None:
     text = (repository / f"requirements/{name}.txt").read_text()
     entries = text.replace("\\\n", " ").splitlines()

@@ -1,0 +1,270 @@
+"""`vm-launcher boinc-project`: what lies in a project's directory, and what is refused."""
+
+import os
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.unit.vm_launcher.images.conftest import SmallImage, digest
+from vm_launcher.boinc.task_settings import load_task_settings
+from vm_launcher.boinc_project import PrivateKey, verify_file
+from vm_launcher.cli import main
+from vm_launcher.images.signing import public_pem
+
+FLAGS = {"is_wrapper", "dont_throttle", "needs_network"}
+DIRECTORY = "apps/copilot/{}/x86_64-pc-linux-gnu__copilot_vm"
+LOGICAL = {
+    *("launcher.toml", "image-key.pub", "manifest.json", "manifest.json.sig"),
+    *("vmlinux", "initrd", "base.squashfs", "agent.squashfs"),
+}
+
+
+def parse(text: str) -> ET.Element:
+    return ET.fromstring(text)  # noqa: S314 - our own
+
+
+class Project:
+    """A BOINC project's directory, a launcher and an image for it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.root = home / "project"
+        self.root.mkdir()
+        self.launcher = home / "vm-launcher"
+        self.launcher.write_text("#!/bin/sh\n")
+        self.image = SmallImage(home / "image").make()
+        self.image.manifest["expires"] = "2100-01-01T00:00:00Z"
+        self.image.write()
+        key = self.image.directory / "image-key.pub"
+        key.write_bytes(public_pem(self.image.key.public_key()))
+
+    def make(self, *words: str) -> int:
+        return main([
+            *("boinc-project", str(self.root), "--launcher", str(self.launcher)),
+            *("--image", str(self.image.directory), "--manager", "https://copilot.example.org"),
+            *words,
+        ])  # fmt: skip
+
+    def version(self, number: str = "1.00") -> Path:
+        return self.root / DIRECTORY.format(number)
+
+    def files(self, number: str = "1.00") -> dict[str, Path]:
+        """By logical name; the main program has none."""
+        tree = parse((self.version(number) / "version.xml").read_text())
+        return {
+            one.findtext("logical_name", ""): self.version(number)
+            / one.findtext("physical_name", "")
+            for one in tree.iter("file")
+        }
+
+    def everything(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
+
+    def template(self, name: str) -> ET.Element:
+        return parse((self.root / "templates" / name).read_text())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def number(tree: ET.Element, name: str) -> float:
+    return float(tree.findtext(f"workunit/{name}", "nan"))
+
+
+def test_an_application_version_has_all_that_a_task_opens(project: Project) -> None:
+    assert project.make() == 0
+    files = project.files()
+    assert files.keys() == {"", *LOGICAL}
+    assert {path.name for path in project.version().iterdir()} == {
+        "version.xml", *(path.name for path in files.values()),
+    }  # fmt: skip
+    for role, name in (("kernel", "vmlinux"), ("initrd", "initrd"), ("base", "base.squashfs")):
+        assert files[name].read_bytes() == project.image.plain(role), "unpacked"
+    assert (
+        files["manifest.json.sig"].read_bytes()
+        == (project.image.directory / "manifest.json.sig").read_bytes()
+    )
+    assert os.access(files[""], os.X_OK)
+
+
+def test_the_client_is_told_how_to_treat_it(project: Project) -> None:
+    project.make()
+    tree = parse((project.version() / "version.xml").read_text())
+    assert tree.tag == "version"
+    assert {flag for flag in FLAGS if tree.find(flag) is not None} == FLAGS
+    assert tree.findtext("api_version", "") >= "6"
+    files = tree.findall("file")
+    assert [one.findtext("physical_name") for one in files if one.find("main_program") is not None
+            ] == [project.files()[""].name]  # fmt: skip
+    assert {one.findtext("logical_name") for one in files if one.find("gzip") is not None} == {
+        "vmlinux", "initrd", "base.squashfs",
+    }  # fmt: skip
+    names = [one.findtext("physical_name", "") for one in files]
+    assert not [name for name in names if ".sig" in name], "update_versions skips those"
+    assert all(re.fullmatch(r"copilot_[A-Za-z0-9._-]+", name) for name in names)
+
+
+def test_the_settings_are_those_that_were_given(project: Project) -> None:
+    ca = project.home / "ca.pem"
+    ca.write_text('-----BEGIN "CERTIFICATE"\\\n-----END\n')
+    given = ["--cpus", "2", "--task-hours", "0.5", "--credit", "trickles", "--ca-file", str(ca)]
+    given += ["--allow", "a.example:443", "--no-emulation", "--xmpp", "x.example:5222"]
+    assert project.make(*given) == 0
+    settings = load_task_settings(project.files()["launcher.toml"])
+    assert settings.manager == "https://copilot.example.org"
+    assert settings.ca_certificates == ca.read_text()
+    assert (settings.vm.cpus, settings.vm.allow_emulation) == (2, False)
+    assert (settings.task.task_seconds, settings.credit.way) == (1800, "trickles")
+    assert (settings.allow, settings.xmpp) == (("a.example:443",), "x.example:5222")
+
+
+def test_a_settings_file_is_taken_with_flags_before_it(project: Project) -> None:
+    file = project.home / "mine.toml"
+    file.write_text('manager = "https://other.example"\n[task]\nidle_seconds = 7\n')
+    assert project.make("--settings", str(file)) == 0
+    settings = load_task_settings(project.files()["launcher.toml"])
+    assert (settings.manager, settings.task.idle_seconds) == ("https://copilot.example.org", 7)
+
+
+def test_a_new_agent_ships_only_its_layer(project: Project) -> None:
+    project.make()
+    agent = project.image.directory / "agent"
+    agent.write_bytes(b"a new agent")
+    project.image.manifest["serial"] = 6
+    project.image.manifest["layers"][3] |= {"sha256": digest(b"a new agent"), "size": 11}
+    project.image.write()
+    assert project.make("--version", "1.01") == 0
+    old, new = project.files("1.00"), project.files("1.01")
+    changed = {logical for logical in new if old[logical].name != new[logical].name}
+    assert changed == {"agent.squashfs", "manifest.json", "manifest.json.sig"}
+
+
+def test_twice_is_as_good_as_once(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.make()
+    before = project.everything()
+    assert project.make() == 0
+    assert "already there" in capsys.readouterr().out
+    assert project.everything() == before
+
+
+def test_a_version_with_other_content_is_refused(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.make()
+    before = project.everything()
+    project.launcher.write_text("#!/bin/sh\nexit 1\n")
+    assert project.make() == 1
+    said = capsys.readouterr().err
+    assert "vm-launcher" in said
+    assert "--version" in said
+    assert project.everything() == before
+
+
+def test_an_edited_template_stays(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.make()
+    template = project.root / "templates" / "copilot_in"
+    ours = template.read_text()
+    template.write_text("<mine/>")
+    assert project.make() == 0
+    assert "copilot_in.new" in capsys.readouterr().out
+    assert template.read_text() == "<mine/>"
+    assert template.with_name("copilot_in.new").read_text() == ours
+
+
+def test_an_image_that_must_not_boot_is_not_shipped(project: Project) -> None:
+    (project.image.directory / "agent").write_bytes(b"evil")
+    assert project.make() == 3
+    assert list(project.root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--version", "1"), ("--version", "1.0.0"), ("--version", "../1.00"), ("--app", "../x"),
+        ("--app", "Co Pilot"), ("--results", "0"), ("--memory", "1"), ("--manager", "ftp://x"),
+        ("--settings", "/nowhere"), ("--task-hours", "nan"), ("--sign", "/nowhere"),
+    ],
+)  # fmt: skip
+def test_wrong_words_are_named(
+    project: Project, words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert project.make(*words) == 2
+    said = capsys.readouterr().err
+    assert words[0].removeprefix("--").replace("-hours", "") in said or words[1] in said
+    assert list(project.root.iterdir()) == []
+
+
+def test_with_the_key_every_file_is_signed(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = PrivateKey.generate()
+    file = project.home / "code_sign_private"
+    file.write_text(key.text())
+    project.make()
+    assert "sign_executable" in capsys.readouterr().out
+    assert project.make("--sign", str(file)) == 0
+    assert "sign_executable" not in capsys.readouterr().out
+    for path in project.files().values():
+        assert verify_file(path, path.with_name(f"{path.name}.sig").read_text(), key.public)
+
+
+def test_a_workunit_asks_for_what_the_vm_takes(project: Project) -> None:
+    project.make("--memory", "1024", "--disk", "4096", "--cpus", "2", "--results", "4")
+    work = project.template("copilot_in")
+    assert work.findtext("workunit/command_line") == "boinc-task"
+    assert work.findtext("workunit/file_ref/open_name") == "enrolment"
+    assert 1024 << 20 < number(work, "rsc_memory_bound") < 1400 << 20
+    assert (4096 + 1024) << 20 < number(work, "rsc_disk_bound") < (4096 + 2048) << 20
+    flops, cores, day = 10e9, 2, 86400
+    assert number(work, "rsc_fpops_bound") / (flops * cores) > 2 * day, "no fast PC is cut off"
+    assert number(work, "delay_bound") >= 7 * day
+    assert number(work, "max_total_results") == 4
+    assert number(work, "min_quorum") == number(work, "target_nresults") == 1
+
+
+def test_the_receipts_are_uploaded_and_reported_at_once(project: Project) -> None:
+    project.make()
+    out = (project.root / "templates" / "copilot_out").read_text()
+    assert "<file_info>\n" in out, "the server looks for it with its line's end"
+    tree = parse(out)
+    assert tree.find("file_info/name/OUTFILE_0") is not None
+    assert tree.find("file_info/url/UPLOAD_URL") is not None
+    assert tree.findtext("result/file_ref/open_name") == "receipts"
+    assert tree.find("result/report_immediately") is not None
+    assert float(tree.findtext("file_info/max_nbytes", "0")) >= 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("way", "granted_by", "other"),
+    [
+        ("receipts", "grant-credit", "trickle_credit"),
+        ("trickles", "trickle_credit", "grant-credit"),
+    ],
+)
+def test_credit_is_granted_one_way_only(
+    project: Project, way: str, granted_by: str, other: str
+) -> None:
+    project.make("--credit", way, "--cpus", "2")
+    text = (project.root / "copilot-snippets" / "config.xml").read_text()
+    tree = parse(text[text.index("<daemons>") :])
+    commands = [one.text or "" for one in tree.iter("cmd")]
+    assert [command for command in commands if command.startswith(granted_by)]
+    assert not [command for command in commands if command.startswith(other)]
+    validators = [command for command in commands if command.startswith("script_validator")]
+    assert len(validators) == 1
+    assert "--no_credit" in validators[0]
+    if way == "trickles":
+        assert f"--max_runtime {2 * 25 * 3600}" in text, "a long job's receipt comes at its end"
+
+
+def test_the_plan_class_is_for_many_processors(project: Project) -> None:
+    project.make("--cpus", "4")
+    tree = parse((project.root / "copilot-snippets" / "plan_class_spec.xml").read_text())
+    assert tree.findtext("name") == "copilot_vm"
+    assert not [word for word in ("vbox", "docker", "wsl", "mt") if word in "copilot_vm"]
+    assert tree.findtext("max_threads") == "4"
+    assert tree.findtext("min_libc_version") == "236"

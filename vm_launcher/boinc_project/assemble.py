@@ -1,0 +1,172 @@
+"""Puts an application version together in a project's directory. Twice is as good as once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from copilot_agent.protocol.errors import CopilotError, ErrorCode
+from vm_launcher.boinc.task_settings import TaskSettings
+from vm_launcher.boinc_project import templates
+from vm_launcher.boinc_project.names import PLAN_CLASS, PLATFORM
+from vm_launcher.boinc_project.signing import PrivateKey, sign_file
+from vm_launcher.boinc_project.toml import settings_text
+from vm_launcher.boinc_project.version import LAUNCHER, PARTS, AppFile, app_file, version_xml
+from vm_launcher.images import load_image, read_public_key
+from vm_launcher.images.manifest import MANIFEST, SIGNATURE
+from vm_launcher.images.store import sha256_file
+
+VERSION_XML = "version.xml"
+SNIPPETS = "copilot-snippets"
+MOST_LAUNCHER_BYTES = 100_000_000
+
+
+class ProjectError(CopilotError):
+    code = ErrorCode.CONFLICT
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be assembled. `results`: how many of a workunit may be sent."""
+
+    project: Path
+    launcher: Path
+    image: Path
+    image_key: Path
+    settings: TaskSettings
+    app: str = "copilot"
+    version: str = "1.00"
+    results: int = 3
+    key: PrivateKey | None = None
+
+
+@dataclass(frozen=True)
+class Assembled:
+    directory: Path
+    files: tuple[AppFile, ...]
+    is_new: bool
+    signed: bool
+    to_compare: tuple[Path, ...]
+    """New forms of templates that were there in another form, which was kept."""
+
+
+def assemble(order: Order, now: datetime) -> Assembled:
+    """Raises `ProjectError`, or `ImageError` for an image that must not be booted."""
+    _check(order)
+    target = order.project / "apps" / order.app / order.version / f"{PLATFORM}__{PLAN_CLASS}"
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(_beside(order.project)))
+        files = (*_files(order, work, now),)
+        is_new = not target.exists()
+        if is_new:
+            _install(files, target, work / "version")
+        else:
+            _compare(files, target, order)
+    if order.key is not None:
+        _sign(files, target, order.key)
+    signed = all((target / f"{file.physical}.sig").exists() for file in files)
+    return Assembled(target, files, is_new, signed, tuple(_texts(order)))
+
+
+def _check(order: Order) -> None:
+    if not order.project.is_dir():
+        raise ProjectError(
+            f"{order.project} is no directory", remedy="name the one that make_project has made"
+        )
+    if not order.launcher.is_file() or not 0 < order.launcher.stat().st_size < MOST_LAUNCHER_BYTES:
+        raise ProjectError(
+            f"{order.launcher} is no launcher", remedy="build it: make launcher, dist/vm-launcher"
+        )
+
+
+def _beside(project: Path) -> tempfile.TemporaryDirectory[str]:
+    """On the same file system, so that a directory is moved into its place at once."""
+    return tempfile.TemporaryDirectory(dir=project, prefix=".copilot-")
+
+
+def _files(order: Order, work: Path, now: datetime) -> Iterable[AppFile]:
+    key = read_public_key(order.image_key)
+    image = load_image(order.image, trusted_keys=[key], now=now, state=work / "state")
+    settings = work / "launcher.toml"
+    settings.write_text(settings_text(order.settings))
+    sources = {
+        "settings": settings,
+        "key": order.image_key,
+        "manifest": order.image / MANIFEST,
+        "signature": order.image / SIGNATURE,
+        "kernel": image.kernel,
+        "initrd": image.initrd,
+        "base": image.base,
+        "agent": image.agent,
+    }
+    yield app_file(order.app, LAUNCHER, order.launcher, sha256_file(order.launcher))
+    for name, source in sources.items():
+        yield app_file(order.app, PARTS[name], source, sha256_file(source))
+
+
+def _install(files: Iterable[AppFile], target: Path, part: Path) -> None:
+    """Complete or not at all: update_versions may look at any time."""
+    part.mkdir()
+    for file in files:
+        shutil.copyfile(file.source, part / file.physical)
+        (part / file.physical).chmod(0o755 if file.main_program else 0o644)
+    (part / VERSION_XML).write_text(version_xml(files))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.rename(target)
+
+
+def _compare(files: Iterable[AppFile], target: Path, order: Order) -> None:
+    wanted = {file.physical for file in files}
+    found = {path.name for path in target.iterdir() if path.suffix != ".sig"} - {VERSION_XML}
+    differing = sorted(wanted ^ found)
+    differing += [file.physical for file in files if file.physical in found
+                  and sha256_file(target / file.physical) != sha256_file(file.source)]  # fmt: skip
+    text = target / VERSION_XML
+    if not text.is_file() or text.read_text() != version_xml(files):
+        differing.append(VERSION_XML)
+    if differing:
+        raise ProjectError(
+            f"{order.app} {order.version} is there with other content: {', '.join(differing)}",
+            remedy="give the new content a higher number: --version",
+        )
+
+
+def _sign(files: Iterable[AppFile], target: Path, key: PrivateKey) -> None:
+    for file in files:
+        path = target / file.physical
+        path.with_name(f"{path.name}.sig").write_text(sign_file(path, key))
+
+
+def _texts(order: Order) -> Iterable[Path]:
+    """Templates, which may have been edited, and snippets, which are only ours."""
+    folder = order.project / "templates"
+    folder.mkdir(exist_ok=True)
+    made = {
+        f"{order.app}_in": templates.input_template(order.settings, order.results),
+        f"{order.app}_out": templates.output_template(),
+    }
+    for name, text in made.items():
+        if _write_new(folder / name, text):
+            yield folder / f"{name}.new"
+    snippets = order.project / SNIPPETS
+    snippets.mkdir(exist_ok=True)
+    (snippets / "plan_class_spec.xml").write_text(templates.plan_class(order.settings))
+    (snippets / "project.xml").write_text(templates.project_xml(order.app))
+    (snippets / "config.xml").write_text(templates.config_xml(order.app, order.settings))
+
+
+def _write_new(path: Path, text: str) -> bool:
+    """Whether another text was there; then ours lies beside it."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    if not path.exists():
+        path.write_text(text)
+    if path.read_text() == text:
+        return False
+    new.write_text(text)
+    return True
