@@ -33,7 +33,7 @@ esac
 debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
 # On top of packages.txt: the servers of which the tests start their own; patch for planted bugs.
-test_packages="postgresql-15 prosody ejabberd coop-computing-tools patch"
+test_packages="postgresql-15 prosody ejabberd coop-computing-tools patch mariadb-server-core"
 bench_packages="$test_packages redis-server"
 log=$cache/setup.log
 child=
