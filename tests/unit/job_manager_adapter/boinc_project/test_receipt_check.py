@@ -115,9 +115,7 @@ def test_in_a_project_it_needs_nothing_but_the_files(upload: Path, repository: P
         (project / name).mkdir()
     shutil.copy(repository / "deploy/boinc/receipt-check", project / "bin")
     (project / "manager.key").write_text(f"{MANAGER.public}\n")
-    (project / "copilot-credit.toml").write_text(
-        'manager_keys = ["manager.key"]\nledger = "copilot-ledger.db"\n'
-    )
+    shutil.copy(repository / "deploy/boinc/copilot-credit.toml", project)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["../bin/receipt-check", upload],
