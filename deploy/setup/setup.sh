@@ -34,8 +34,12 @@ esac
 debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
 # On top of packages.txt: the servers of which the tests start their own; patch for planted bugs.
+<<<<<<< HEAD
 test_packages="postgresql-15 prosody ejabberd coop-computing-tools patch boinc-client libboinc-app7"
 launcher_packages="binutils libpython3.11" # PyInstaller's
+=======
+test_packages="postgresql-15 prosody ejabberd coop-computing-tools patch mariadb-server-core"
+>>>>>>> b-credit
 bench_packages="$test_packages redis-server"
 log=$cache/setup.log
 child=

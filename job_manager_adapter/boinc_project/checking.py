@@ -11,7 +11,7 @@ from job_manager_adapter.receipts import ReceiptError, verify_receipt
 
 MOST_BYTES = 32 << 20
 MOST_RECEIPTS = 20_000
-"""Two weeks of one-minute jobs; a line has about 600 bytes."""
+"""Two weeks of one-minute jobs; a line has 600 to 1000 bytes."""
 MOST_LINE = 8 << 10
 MOST_CREDIT = 1e6
 """Of one result: some ten core-years. More than that is a mistake somewhere."""

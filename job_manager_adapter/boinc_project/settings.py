@@ -32,6 +32,7 @@ class Settings(Strict):
     app: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "copilot"
     most_credit: Annotated[float, Field(gt=0, le=1e9)] = MOST_CREDIT
     """That one result may earn."""
+    database_socket: Path | None = None
 
     @field_validator("manager_keys", mode="before")
     @classmethod

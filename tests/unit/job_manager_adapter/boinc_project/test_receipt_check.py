@@ -1,6 +1,5 @@
 """`receipt-check` as script_validator runs it: exit status, stderr, the ledger."""
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -115,14 +114,12 @@ def test_in_a_project_it_needs_nothing_but_the_files(upload: Path, repository: P
         (project / name).mkdir()
     shutil.copy(repository / "deploy/boinc/receipt-check", project / "bin")
     (project / "manager.key").write_text(f"{MANAGER.public}\n")
-    (project / "copilot-credit.toml").write_text(
-        'manager_keys = ["manager.key"]\nledger = "copilot-ledger.db"\n'
-    )
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shutil.copy(repository / "deploy/boinc/copilot-credit.toml", project)
+    (project / "copilot").symlink_to(sys.prefix)  # the virtual environment of the project
     done = subprocess.run(
         ["../bin/receipt-check", upload],
         cwd=project / "tmp_host",
-        env={"PATH": path},
+        env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=False,
@@ -138,3 +135,16 @@ def test_a_slip_in_the_settings_is_told(
     config.write_text('manager_key = "x"\n')
     assert check("--config", config, upload) == 3
     assert "manager_key" in capsys.readouterr().err
+
+
+def test_a_server_without_our_packages_makes_no_result_invalid(
+    upload: Path, repository: Path
+) -> None:
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", repository / "deploy/boinc/receipt-check", upload],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "install cloud-copilot[boinc-project]" in done.stderr
