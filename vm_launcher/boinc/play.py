@@ -16,6 +16,7 @@ from vm_launcher.boinc.client import (
     Ordered,
     TrickleDown,
 )
+from vm_launcher.boinc.errors import TrickleError
 from vm_launcher.boinc.init_data import InitData
 from vm_launcher.boinc.messages import AppStatus, Order
 from vm_launcher.boinc.notebook import Notebook
@@ -24,6 +25,7 @@ from vm_launcher.boinc.slot import Slot
 from vm_launcher.core import task_events as ev
 from vm_launcher.core.events import End, Say
 from vm_launcher.core.task import Task
+from vm_launcher.core.task_endings import ABORTED
 
 log = logging.getLogger("vm_launcher")
 
@@ -65,6 +67,8 @@ class Play:
         self._next_note = 0.0
         self._noted_checkpoint = task.meter.checkpoint
         self._ending: ev.Ending | None = None
+        self._aborted = False
+        """When the VM had ended already."""
 
     async def run(self) -> ev.Ending:
         """Until the VM has ended and the client knows what it has to; nothing of it runs then."""
@@ -149,13 +153,20 @@ class Play:
             case ev.HoldVm(held):
                 await self._made.launcher.cpu.hold(held)
             case ev.Trickle(seconds, total):
-                body = f"<runtime>{seconds:.6f}</runtime>\n"
-                self._client.trickle_up(VARIETY, body, mark=repr(total))
+                self._trickle(seconds, total)
             case Say(_, text):
                 log.info("%s", text)
                 self._made.reporter.say(text)
             case ev.Leave() | ev.Postpone() | ev.Finish():
                 self._ending = effect
+
+    def _trickle(self, seconds: float, total: float) -> None:
+        body = f"<runtime>{seconds:.6f}</runtime>\n"
+        try:
+            self._client.trickle_up(VARIETY, body, mark=repr(total))
+        except TrickleError as error:  # it goes with the next one
+            log.warning("a trickle was not written: %s", error.message)
+            self._task.progress.trickled_seconds = total - seconds
 
     # What the VM does
 
@@ -204,7 +215,7 @@ class Play:
         if isinstance(ending, ev.Finish):
             ending = await self._finish(ending)
         await self._last_words(ending)
-        return ending
+        return ev.Leave(ABORTED) if self._aborted else ending
 
     async def _finish(self, finish: ev.Finish) -> ev.Ending:
         for effect in self._task.last_trickle(self._made.reporter.totals.cpu_seconds):
@@ -238,6 +249,10 @@ class Play:
         while not true():
             if time.monotonic() >= deadline:
                 return False
-            self._client.poll()
+            for event in self._client.poll():
+                if isinstance(event, Ordered) and event.order is Order.ABORT:
+                    self._aborted = True
+            if self._aborted:
+                return False
             await asyncio.sleep(_POLL_SECONDS)
         return True

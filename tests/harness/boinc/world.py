@@ -9,9 +9,9 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from copilot_agent.protocol.receipt import Receipt
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 TOOLS = Path(sys.executable).parent
 RECEIPT_CHECK = Path(__file__).resolve().parents[3] / "deploy" / "boinc" / "receipt-check"
 BOOT_SECONDS = 150.0
+VM = "[vm]\nmemory_mib = 384\ndisk_mib = 512\n"
+"""Settings of a small one."""
 
 
 @dataclass
@@ -42,17 +44,14 @@ class World(Jobs):
     manager: ManagerProgram
     project: BoincProject
     volunteer: BoincClient
-    before: set[Path] = field(default_factory=set)
 
-    async def work(self, results: int = 1, **bounds: float) -> list[str]:
+    async def work(self, results: int = 1) -> list[str]:
         """A workunit with an enrolment of its own; the names of its results."""
         words = ("enrolment", "create", "--launchers", str(results), "--output", "json")
         (made,) = json.loads(await call((*self.manager.command, *words)))
         name = f"enrolment_{secrets.token_hex(8)}"
         inputs = {name: f"{made['secret']}\n".encode()}
-        return self.project.create_work(
-            f"copilot_{made['id']}", inputs, results=results, **bounds
-        )
+        return self.project.create_work(f"copilot_{made['id']}", inputs, results=results)
 
     async def started(self, name: str = "", seconds: float = 60.0) -> Task:
         """Once the client runs it and its launcher has something to say."""
@@ -92,20 +91,9 @@ class World(Jobs):
         return [pid for pid in _qemus() if _holds(pid, self.volunteer.root)]
 
     async def clean(self, seconds: float = 15.0) -> None:
-        """No process, no lock and no file outside the slots is left of any task."""
-        client = self.volunteer.pid if self.volunteer.running else 0
-
-        def left() -> bool:
-            return bool(self.hypervisors() or self.volunteer.leftovers(client))
-
-        async def gone() -> bool:
-            return not left()
-
-        try:
-            await until(gone, "nothing left", seconds)
-        except AssertionError:
-            found = self.hypervisors(), self.volunteer.leftovers(client)
-            raise AssertionError(f"left behind: {found}") from None
+        """No VM, no process, no lock and no file outside the slots is left of any task."""
+        await self.volunteer.nothing_left(seconds)
+        assert not self.hypervisors()
 
     def said(self) -> str:
         """By all launchers, in files and reports."""
@@ -161,11 +149,15 @@ async def world(
     application: Path,
     *,
     settings: str = "",
+    without: Sequence[str] = (),
     preferences: Preferences | None = None,
     ncpus: int = 1,
-    anonymous: bool = False,
+    attached: bool = True,
 ) -> AsyncIterator[World]:
-    """`application` has apps/ and templates/ of a project; `settings` go into launcher.toml."""
+    """`application` is a project's directory that holds it.
+
+    `settings` go into launcher.toml, `without` names flags that version.xml is not to have.
+    """
     async with AsyncExitStack() as stack:
         manager = await stack.enter_async_context(
             programs.manager(home / "manager", lease_seconds=120.0)
@@ -173,7 +165,8 @@ async def world(
         client = await stack.enter_async_context(programs.client(manager))
         key = (await client.credit.total()).manager_key
         directory = home / "project"
-        await asyncio.to_thread(_copy_application, application, directory, manager.url, settings)
+        toml = f'manager = "{manager.url}"\n{settings}'
+        await asyncio.to_thread(_copy_application, application, directory, toml, without)
         validator = Validator(key, home / "ledger.sqlite")
         project = await stack.enter_async_context(boinc_project(directory, validate=validator))
         volunteer = await stack.enter_async_context(
@@ -181,18 +174,25 @@ async def world(
                 home / "volunteer",
                 options={"ncpus": ncpus},
                 preferences=preferences,
-                attached=None if anonymous else (project.url, project.authenticator),
+                attached=(project.url, project.authenticator) if attached else None,
             )
         )
         made = World(client, home, manager, project, volunteer)
         try:
             yield made
         except BaseException:
-            log.error("%s", made.said())  # noqa: TRY400 - the test's own error follows
+            log.error("%s", made.said())
             raise
 
 
-def _copy_application(application: Path, directory: Path, url: str, settings: str) -> None:
+def _copy_application(
+    application: Path, directory: Path, settings: str, without: Sequence[str]
+) -> None:
     shutil.copytree(application, directory)
-    for path in directory.glob("apps/*/*/*/launcher*.toml"):
-        path.write_text(f'manager = "{url}"\n{settings}')
+    (settings_file,) = directory.glob("apps/copilot/*/*/copilot_launcher_*.toml")
+    settings_file.write_text(settings)
+    version = settings_file.with_name("version.xml")
+    text = version.read_text()
+    for flag in without:
+        text = text.replace(f"<{flag}/>", "")
+    version.write_text(text)

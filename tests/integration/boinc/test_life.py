@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.boinc.world import world
+from tests.harness.boinc.world import VM, world
 
 pytestmark = pytest.mark.vm
 
 log = logging.getLogger(__name__)
 
 SPIN = "i=0; while [ $i -lt {} ]; do i=$((i+1)); done"
-SMALL = "[vm]\nmemory_mib = 384\ndisk_mib = 512\n"
 
 
 async def test_attach_work_and_credit(tmp_path: Path, application: Path) -> None:
-    settings = "[task]\ntask_seconds = 70\n" + SMALL
+    settings = VM + "[task]\ntask_seconds = 50\n"
     async with world(tmp_path, application, settings=settings) as one:
         job = await one.submit("/bin/sh", "-c", SPIN.format(300_000))
         (name,) = await one.work()
@@ -40,6 +39,8 @@ async def test_attach_work_and_credit(tmp_path: Path, application: Path) -> None
         log.info("%s", report.stderr)
         (receipt,) = one.receipts(report)
         assert receipt.statement.job == job
-        assert one.project.result(name).granted == pytest.approx(receipt.statement.granted)
+        assert one.project.result(name).granted == pytest.approx(
+            receipt.statement.granted, abs=1e-6
+        )
         await one.volunteer.task_gone(name)
         await one.clean()

@@ -249,7 +249,7 @@ async def test_a_host_without_qemu_is_told_the_package(
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("base.squashfs", b"damaged", "base.xz is not there"),
+        ("base.squashfs", b"damaged", "base differs from the signed manifest"),
         ("manifest.json", b"{}", "manifest"),
         ("enrolment", b"short\n", "no enrolment secret"),
         ("launcher.toml", b"manager = 7\n", "manager"),
