@@ -33,13 +33,11 @@ case ${COPILOT_CACHE:-.cache} in
 esac
 debian_python=/usr/bin/python3
 min_free_kib=2929688 # 3 GB
-# On top of packages.txt: the servers of which the tests start their own; patch for planted bugs.
-<<<<<<< HEAD
-test_packages="postgresql-15 prosody ejabberd coop-computing-tools patch boinc-client libboinc-app7"
-launcher_packages="binutils libpython3.11" # PyInstaller's
-=======
+# On top of packages.txt: servers and clients of which the tests start their own; patch for planted
+# bugs; BOINC's own library as a yardstick.
 test_packages="postgresql-15 prosody ejabberd coop-computing-tools patch mariadb-server-core"
->>>>>>> b-credit
+test_packages="$test_packages boinc-client libboinc-app7"
+launcher_packages="binutils libpython3.11" # PyInstaller's
 bench_packages="$test_packages redis-server"
 log=$cache/setup.log
 child=

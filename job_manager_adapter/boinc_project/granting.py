@@ -34,7 +34,7 @@ class Granter:
     def run(self, database: Database, clock: Callable[[], float], stop: Callable[[], bool]) -> int:
         """One pass; the number of results that were granted credit.
 
-        Raises OSError, sqlite3.Error, pymysql.MySQLError.
+        Raises sqlite3.Error, pymysql.MySQLError.
         """
         granted, after = 0, 0
         while page := database.pending(self.app, after):
@@ -68,16 +68,16 @@ class Granter:
         except RefusedError as error:
             log.warning("%s was found valid, but: %s; nothing is granted", result.name, error)
             amount = 0.0
-        except FileNotFoundError as error:
+        except OSError as error:
             return self.ledger.booked(result.name) or self._miss(result, error)
         if not amount:
             self._settled.add(result.id)
         return amount
 
-    def _miss(self, result: Result, error: FileNotFoundError) -> float:
-        """The file may come back: a directory was not mounted, say."""
+    def _miss(self, result: Result, error: OSError) -> float:
+        """It may be there next time: a directory was not mounted, say."""
         if result.id not in self._missed:
-            log.warning("%s: no %s, and no ledger has it", result.name, error.filename)
+            log.warning("%s: %s, and the ledger has nothing of it", result.name, error)
             self._missed.add(result.id)
         return 0.0
 

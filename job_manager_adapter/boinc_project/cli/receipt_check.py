@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"receipt-check: invalid: {error}", file=sys.stderr)
         return INVALID
     except CopilotError as error:
-        print(f"receipt-check: {error.message}; {error.remedy or ''}", file=sys.stderr)
+        remedy = f"; {error.remedy}" if error.remedy else ""
+        print(f"receipt-check: {error.message}{remedy}", file=sys.stderr)
         return TRANSIENT
     except (OSError, sqlite3.Error) as error:
         print(f"receipt-check: cannot tell now: {error}", file=sys.stderr)

@@ -76,7 +76,17 @@ def test_what_the_validator_booked_is_paid_when_the_file_is_gone(project: BoincP
     lost.file.unlink()
     _, said = project.run()
     assert project.credit() == after(2.0)
-    assert f"{lost.name}: no {lost.file}" in said
+    assert f"{lost.name}: [Errno 2]" in said and str(lost.file) in said
+
+
+def test_a_file_that_cannot_be_read_holds_up_nobody_else(project: BoincProject) -> None:
+    odd = project.add()
+    project.add()
+    odd.file.unlink()
+    odd.file.mkdir()
+    _, said = project.run()
+    assert f"{odd.name}: [Errno 21]" in said
+    assert project.credit() == after(2.0)
 
 
 def test_a_forged_file_is_paid_nothing_though_it_was_found_valid(project: BoincProject) -> None:
