@@ -5,7 +5,7 @@ PYTHON := "$(CACHE)/venv/bin/python"
 SETUP := sh deploy/setup/setup.sh
 CHECK := sh deploy/setup/check.sh
 
-.PHONY: help demo test simulate faults bench fresh lint unit vm image launcher lock clean clean-all
+.PHONY: help demo test simulate faults bench fresh lint unit vm boinc image launcher lock clean clean-all
 .NOTPARALLEL:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make image      build the VM image if it is not there or out of date"
 	@echo "make launcher   build the launcher as one file that needs no Python: dist/vm-launcher"
 	@echo "make vm         the tests that start a VM (builds the image first)"
+	@echo "make boinc      all tests with the real BOINC client, also the long ones (builds what they need)"
 	@echo "make simulate   schedules of faults in virtual time; SEEDS=20000 says how many, SEEDS=seed:4711"
 	@echo "                replays one with its trace; BASE=N is the first seed (drawn if not given);"
 	@echo "                ARGS='--carrier xmpp' (or http) has all pilots talk over that"
@@ -57,6 +58,10 @@ launcher:
 vm:
 	@$(SETUP) test
 	@$(CHECK) launcher image vm
+
+boinc:
+	@$(SETUP) test
+	@$(CHECK) launcher image boinc
 
 simulate:
 	@$(SETUP) test

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the checks of `make test` one after the other, stops at the first that fails, and prints how
-# long each took. Usage: check.sh STEP... with the steps lint, launcher, unit, image, vm. Set-up
-# comes before. With out=FILE in the environment the launcher is copied there.
+# long each took. Usage: check.sh STEP... with the steps lint, launcher, unit, image, vm, boinc.
+# Set-up comes before. With out=FILE in the environment the launcher is copied there.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 cache=${COPILOT_CACHE:-.cache}
@@ -18,18 +18,23 @@ lint() {
         && "$bin/lint-imports" \
         && shell_files | xargs "$bin/shellcheck"
 }
-unit() {
+# tests MARKS [PATH...]
+tests() {
+    marks=$1
+    shift
     if [ "$(id -u)" -eq 0 ]; then
-        "$bin/python" -m pytest -m "not vm"
+        "$bin/python" -m pytest -m "$marks" "$@"
     else
-        "$bin/python" -m pytest -m "not vm and not root" || return
+        "$bin/python" -m pytest -m "$marks and not root" "$@" || return
         left_out='left out: the tests marked root, because you are not root\n'
     fi
 }
+unit() { tests "not vm"; }
 launcher() {
     "$cache/venv-launcher/bin/python" -m deploy.launcher --cache "$cache/launcher" ${out:+--out "$out"}
 }
-vm() { "$bin/python" -m pytest -m vm; }
+vm() { tests "vm and not boinc"; }
+boinc() { tests vm tests/integration/boinc tests/e2e/test_demo_boinc.py; }
 image() {
     exec 9>>"$cache/image.lock"
     if ! flock --nonblock 9; then
@@ -47,8 +52,11 @@ report() { printf '%b' "$durations$left_out"; }
 
 for step in "$@"; do
     case $step in
-        lint | launcher | unit | image | vm) ;;
-        *) echo "check.sh: no step called $step; there are lint, launcher, unit, image, vm" >&2; exit 64 ;;
+        lint | launcher | unit | image | vm | boinc) ;;
+        *)
+            echo "check.sh: no step called $step; there are lint, launcher, unit, image, vm, boinc" >&2
+            exit 64
+            ;;
     esac
     echo "---- $step"
     began=$(date +%s)
