@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from vm_launcher.boinc.init_data import InitData
 from vm_launcher.boinc.task_settings import TaskVm
+from vm_launcher.drivers.qemu.command import OWN_MIB, TB_SIZE_MIB
 
-HYPERVISOR_MIB = 128
-"""What QEMU takes besides the guest's memory: itself, and its translated code under emulation."""
+_HYPERVISOR_MIB = OWN_MIB + TB_SIZE_MIB
+"""Besides the guest's memory: itself, and its translated code under emulation."""
 
 _LEAST_MEMORY_MIB = 256
 _LEAST_BYTES_PER_SECOND = 1024
@@ -46,11 +47,11 @@ def _memory_mib(vm: TaskVm, data: InitData) -> int:
     if not data.m_nbytes:
         return vm.memory_mib
     percent = min(data.ram_max_used_busy_pct, data.ram_max_used_idle_pct)
-    allowed = int(data.m_nbytes * percent / 100) // _MEGA - HYPERVISOR_MIB
+    allowed = int(data.m_nbytes * percent / 100) // _MEGA - _HYPERVISOR_MIB
     if allowed < _LEAST_MEMORY_MIB:
         raise TooLittleMemoryError(
-            f"a virtual machine needs {_LEAST_MEMORY_MIB + HYPERVISOR_MIB} MiB of memory, your "
-            f"preferences allow {max(allowed, 0) + HYPERVISOR_MIB} MiB",
+            f"a virtual machine needs {_LEAST_MEMORY_MIB + _HYPERVISOR_MIB} MiB of memory, your "
+            f"preferences allow {max(allowed, 0) + _HYPERVISOR_MIB} MiB",
             remedy="allow BOINC more memory (Computing preferences, Disk and memory)",
         )
     return min(vm.memory_mib, allowed)
