@@ -32,6 +32,6 @@ unpacked=$PWD/$prefix$$-$(start $$)
 mkdir -m 700 "$unpacked" || fail "cannot write to $PWD, where it unpacks itself" "$@"
 if ! tail -c "+@START@" "$0" | tar -xzof - -C "$unpacked"; then
     rm -rf "$unpacked"
-    fail "it does not unpack into $PWD: it needs @MEGABYTES@ MB there, and sh, tail, tar and gzip" "$@"
+    fail "the launcher does not unpack: $PWD needs @MEGABYTES@ MB of free space (and this computer tail, tar and gzip)" "$@"
 fi
 MALLOC_ARENA_MAX=1 exec "$unpacked/vm-launcher" "$@" # threads do not get heaps of their own

@@ -187,13 +187,20 @@ def test_what_does_not_unpack_says_so(launcher_file: Path, slot: Path, tmp_path:
     assert list(slot.iterdir()) == []
 
 
-def test_a_task_that_finds_no_room_comes_back_later(
-    launcher_file: Path, slot: Path, tmp_path: Path
-) -> None:
-    half = tmp_path / "half"
-    half.write_bytes(launcher_file.read_bytes()[:1_000_000])
-    half.chmod(0o755)
-    assert call(half, slot, "boinc-task").returncode == 0
-    seconds, reason, notice = (slot / "boinc_temporary_exit").read_text().splitlines()
+@pytest.mark.root
+def test_a_task_that_finds_no_room_comes_back_later(launcher_file: Path, slot: Path) -> None:
+    script = (
+        'mount -t tmpfs -o size=20m none . && cd "$PWD" && "$0" boinc-task && cat boinc_*; ls -A'
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, launcher_file],
+        cwd=slot,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    seconds, reason, notice, *left = done.stdout.splitlines()
     assert (seconds, notice) == ("3600", "notice")
-    assert "MB" in reason
+    assert f"{slot} needs" in reason
+    assert "MB of free space" in reason
+    assert left == ["boinc_temporary_exit"]
