@@ -123,8 +123,9 @@ def _files(directory: Path, version: Element, project: Path) -> Iterator[AppFile
 
 
 def _is_file_of_it(path: Path) -> bool:
-    # update_versions takes whatever ends so for a signature, never for a file of the application
-    return path.name != "version.xml" and path.suffix != _SIGNATURE and path.is_file()
+    # as update_versions decides it: what ends so is a signature, whatever it was meant to be
+    _, found, rest = path.name.partition(_SIGNATURE)
+    return path.name != "version.xml" and not (found and not rest) and path.is_file()
 
 
 def _signature(path: Path, project: Path) -> str:
