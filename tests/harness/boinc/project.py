@@ -20,7 +20,7 @@ from aiohttp import web
 from tests.harness.boinc.board import Board
 from tests.harness.boinc.requests import Trickle
 from tests.harness.boinc.scheduler import Host, Scheduler, Shelf, Validate
-from tests.harness.boinc.upload import UploadHandler, refusal
+from tests.harness.boinc.upload import FILE_NAME, UploadHandler, refusal
 from tests.harness.boinc.versions import AppVersion, read_versions
 from tests.harness.boinc.work import Report, Result, Templates
 from tests.harness.boinc.xml import line
@@ -266,6 +266,8 @@ class BoincProject:
 
     def _download_path(self, name: str) -> Path | None:
         folders = (self.directory / "download", self.directory / "download_gzip")
+        if not FILE_NAME.fullmatch(name):
+            return None
         return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
     async def _upload(self, request: web.Request) -> web.Response:
