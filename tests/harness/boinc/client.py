@@ -28,6 +28,7 @@ _END_SECONDS = 5.0
 class BoincClient(Remote):
     """Started and stopped at will on the same data.
 
+    `root` is a directory of its own: whatever process names it is taken for one of the client's.
     `options` go into cc_config.xml (`ncpus`, say), `preferences` into the volunteer's settings
     on this computer. With `attached` (URL and account key) it knows the project before its start,
     as a client does that had seen the project's page before: five seconds less.
@@ -95,9 +96,7 @@ class BoincClient(Remote):
                 await self._gone(_END_SECONDS)
         await self.kill9()
         await self.rpc.close()
-        while left := list(processes_of(self.root)):
-            kill_all(left)
-            await asyncio.sleep(0.05)
+        await until(self._nobody_left, "every process killed", _END_SECONDS)
 
     async def __aenter__(self) -> Self:
         try:
@@ -182,6 +181,11 @@ class BoincClient(Remote):
             await self.call("<exchange_versions/>")
             return True
         return None
+
+    async def _nobody_left(self) -> bool:
+        left = list(processes_of(self.root))
+        kill_all(left)
+        return not left
 
     async def _gone(self, seconds: float) -> None:
         if self._process is not None:

@@ -49,19 +49,19 @@ def processes_of(root: Path) -> Iterator[Process]:
     for entry in Path("/proc").glob("[0-9]*"):
         pid = int(entry.name)
         with suppress(OSError):
-            if pid != os.getpid() and _touches(entry, str(root)) and alive(pid):
+            if pid != os.getpid() and _touches(entry, root) and alive(pid):
                 words = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
                 yield Process(pid, words.decode(errors="replace").strip())
 
 
-def _touches(process: Path, root: str) -> bool:
+def _touches(process: Path, root: Path) -> bool:
     for link in ("cwd", "exe"):
         with suppress(OSError):
-            if str((process / link).readlink()).startswith(root):
+            if (process / link).readlink().is_relative_to(root):
                 return True
     for text in ("cmdline", "environ"):
         with suppress(OSError):
-            if root.encode() in (process / text).read_bytes():
+            if f"{root}/".encode() in (process / text).read_bytes():
                 return True
     return False
 

@@ -20,7 +20,7 @@ from aiohttp import web
 from tests.harness.boinc.board import Board
 from tests.harness.boinc.requests import Trickle
 from tests.harness.boinc.scheduler import Host, Scheduler, Shelf, Validate
-from tests.harness.boinc.upload import UploadHandler, refusal
+from tests.harness.boinc.upload import FILE_NAME, UploadHandler, refusal
 from tests.harness.boinc.versions import AppVersion, read_versions
 from tests.harness.boinc.work import Report, Result, Templates
 from tests.harness.boinc.xml import line
@@ -51,8 +51,7 @@ class Faults:
 class BoincProject:
     """Started on `directory`; `validate` gets each successful report and says what it is worth.
 
-    `usage` says for an application version what its plan class does: lines of XML such as
-    `<avg_ncpus>2</avg_ncpus><cmdline>--nthreads 2</cmdline>`.
+    `usage` says for an application version what its plan class does: see `processors`.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class BoincProject:
             authenticator=self.authenticator,
             code_sign_key=(keys / "code_sign_public").read_text(),
             versions=read_versions(directory),
-            usage=usage or _one_processor,
+            usage=usage or processors(1),
         )
         self.requests: list[str] = []
         self.downloads: list[str] = []
@@ -267,6 +266,8 @@ class BoincProject:
 
     def _download_path(self, name: str) -> Path | None:
         folders = (self.directory / "download", self.directory / "download_gzip")
+        if not FILE_NAME.fullmatch(name):
+            return None
         return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
     async def _upload(self, request: web.Request) -> web.Response:
@@ -306,8 +307,10 @@ async def _slowly(request: web.Request, path: Path, faults: Faults) -> web.Strea
     return response
 
 
-def _one_processor(version: AppVersion) -> str:
-    return line("avg_ncpus", 1) + line("flops", 1e9)
+def processors(count: float, more_words: str = "") -> Callable[[AppVersion], str]:
+    """A plan class that uses so many, and appends words such as `--nthreads 2`."""
+    words = line("cmdline", more_words) if more_words else ""
+    return lambda version: line("avg_ncpus", count) + line("flops", 1e9 * count) + words
 
 
 def _make_missing_keys(directory: Path) -> None:

@@ -108,8 +108,7 @@ class Remote:
         await until(ask, f"task {name} gone", seconds)
 
     async def order(self, task: Task, order: TaskOrder) -> None:
-        (project, *_) = await self.projects()
-        inside = line("project_url", project.url) + line("name", task.name)
+        inside = line("project_url", task.project_url) + line("name", task.name)
         await self.call(block(f"{order}_result", inside))
 
     # the whole client

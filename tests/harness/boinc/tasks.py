@@ -17,6 +17,7 @@ _WORDS = {_RUNNING: "running", _SUSPENDED: "suspended"} | {
 @dataclass(frozen=True)
 class Task:
     name: str
+    project_url: str
     state: int
     """2 = files are here, 3 = computation error, 4 = uploading, 5 = uploaded, 6 = aborted"""
     process: str
@@ -44,6 +45,7 @@ def parse_task(element: Element) -> Task:
     state = int(number_of(active, "active_task_state"))
     return Task(
         name=text_of(element, "name"),
+        project_url=text_of(element, "project_url"),
         state=int(number_of(element, "state")),
         process=_WORDS.get(state, "none") if has_process else "none",
         pid=int(number_of(active, "pid")),

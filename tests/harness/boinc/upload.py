@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.harness.boinc.xml import block, line
 from vm_launcher.boinc_project.signing import PublicKey, verify_text
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _PERMANENT, _TRANSIENT = -1, 1
 
 
@@ -24,7 +24,7 @@ class UploadHandler:
         text = heading.decode(errors="replace")
         asked = _between(text, "get_file_size")
         name = asked or _between(text, "name")
-        if not _NAME.fullmatch(name):
+        if not FILE_NAME.fullmatch(name):
             return refusal("invalid filename", _PERMANENT), None
         path = self._directory / name
         if asked:

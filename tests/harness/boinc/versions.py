@@ -12,10 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.boinc.xml import Element, block, flags, is_set, line, parse, text_of
-from vm_launcher.boinc_project.signing import PrivateKey, md5, sign_file
+from vm_launcher.boinc_project.signing import PrivateKey, md5
 
 _SIGNATURE = ".sig"
+_PIECE = 1 << 20
+_digests: dict[tuple[int, ...], str] = {}
 _FLAGS = ("dont_throttle", "needs_network", "is_wrapper")
+
+
+def copy_project(source: Path, target: Path) -> Path:
+    """Applications, templates, keys and what is staged, without any work.
+
+    By links: large files are packed and stored once for all tests, which must not write to them.
+    """
+    for name in ("apps", "templates", "keys", "download", "download_gzip"):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, copy_function=os.link)
+    return target
 
 
 @dataclass(frozen=True)
@@ -123,8 +136,9 @@ def _files(directory: Path, version: Element, project: Path) -> Iterator[AppFile
 
 
 def _is_file_of_it(path: Path) -> bool:
-    # update_versions takes whatever ends so for a signature, never for a file of the application
-    return path.name != "version.xml" and path.suffix != _SIGNATURE and path.is_file()
+    # as update_versions decides it: what ends so is a signature, whatever it was meant to be
+    _, found, rest = path.name.partition(_SIGNATURE)
+    return path.name != "version.xml" and not (found and not rest) and path.is_file()
 
 
 def _signature(path: Path, project: Path) -> str:
@@ -134,22 +148,35 @@ def _signature(path: Path, project: Path) -> str:
     key = project / "keys" / "code_sign_private"
     if not key.exists():
         raise ValueError(f"{path} has no .sig beside it, and the project no code signing key")
-    return sign_file(path, PrivateKey.from_text(key.read_text()))
+    return PrivateKey.from_text(key.read_text()).sign(digest(path))
 
 
 def stage(path: Path, project: Path, packed: bool) -> Path:
     """Copy into the download directory, where a name never gets another content."""
     staged = project / "download" / path.name
     staged.parent.mkdir(exist_ok=True)
-    if staged.exists() and md5(staged) != md5(path):
+    if staged.exists() and digest(staged) != digest(path):
         raise ValueError(f"{path.name} was staged before with another content")
     if not staged.exists():
         shutil.copy2(path, staged)
-    if packed:
-        packed_path(staged).parent.mkdir(exist_ok=True)
-        with gzip.open(packed_path(staged), "wb", compresslevel=1) as file:
-            file.write(staged.read_bytes())
+    if packed and not packed_path(staged).exists():
+        _pack(staged, packed_path(staged))
     return staged
+
+
+def digest(path: Path) -> str:
+    """MD5, computed once for the large files that many tests share by links."""
+    told = path.stat()
+    content = (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns)
+    if content not in _digests:
+        _digests[content] = md5(path)
+    return _digests[content]
+
+
+def _pack(path: Path, packed: Path) -> None:
+    packed.parent.mkdir(exist_ok=True)
+    with path.open("rb") as plain, gzip.open(packed, "wb", compresslevel=1) as file:
+        shutil.copyfileobj(plain, file, _PIECE)
 
 
 def packed_path(staged: Path) -> Path:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.harness.boinc.versions import packed_path, stage
+from tests.harness.boinc.versions import digest, packed_path, stage
 from tests.harness.boinc.xml import Element, block, copied, is_set, line, parse, text_of
-from vm_launcher.boinc_project.signing import PrivateKey, md5, sign_text
+from vm_launcher.boinc_project.signing import PrivateKey, sign_text
 
 BOUNDS = ("rsc_fpops_est", "rsc_fpops_bound", "rsc_memory_bound", "rsc_disk_bound")
 _DEFAULTS = {
@@ -142,7 +142,7 @@ class Templates:
         if is_set(info, "gzip"):
             lines.append(line("gzipped_url", f"{url}.gz"))
             lines.append(line("gzipped_nbytes", packed_path(path).stat().st_size))
-        lines += [line("md5_cksum", md5(path)), line("nbytes", path.stat().st_size)]
+        lines += [line("md5_cksum", digest(path)), line("nbytes", path.stat().st_size)]
         lines += [copied(part) for part in info if part.tag not in _OF_A_FILE]
         return block("file_info", *lines)
 
