@@ -5,12 +5,13 @@ PYTHON := "$(CACHE)/venv/bin/python"
 SETUP := sh deploy/setup/setup.sh
 CHECK := sh deploy/setup/check.sh
 
-.PHONY: help demo test simulate faults bench fresh lint unit vm boinc image launcher lock clean clean-all
+.PHONY: help demo demo-boinc test simulate faults bench fresh lint unit vm boinc image launcher lock clean clean-all
 .NOTPARALLEL:
 
 help:
 	@echo "make demo       run eight physics jobs in a real virtual machine; results in demo-out/"
 	@echo "                ARGS='--jobs 2 --events 5' makes it a small one; TRANSPORT=xmpp talks over XMPP"
+	@echo "make demo-boinc the same, but the real BOINC client starts the launcher and grants the credit"
 	@echo "make test       every check: lint, launcher, tests without a VM, image, tests with a VM"
 	@echo "make lint       formatting, types, import rules, shell scripts"
 	@echo "make unit       the tests that start no VM"
@@ -34,6 +35,13 @@ demo:
 	@$(if $(filter xmpp,$(TRANSPORT)),$(SETUP) packages prosody)
 	@$(CHECK) image
 	@$(PYTHON) -m deploy.demo $(if $(TRANSPORT),--transport $(TRANSPORT)) $(ARGS)
+
+demo-boinc:
+	@$(SETUP) demo
+	@$(SETUP) launcher
+	@$(SETUP) packages boinc-client $(if $(filter xmpp,$(TRANSPORT)),prosody)
+	@$(CHECK) launcher image
+	@$(PYTHON) -m deploy.demo --boinc $(if $(TRANSPORT),--transport $(TRANSPORT)) $(ARGS)
 
 test:
 	@$(SETUP) test

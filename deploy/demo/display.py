@@ -21,6 +21,9 @@ class Scene:
     """Everything that is shown."""
 
     step: str = ""
+    boinc: str = ""
+    """The task in the client's view; empty without BOINC."""
+    boinc_details: str = ""
     vm: str = "not started"
     vm_details: str = ""
     jobs: Sequence[JobView] = ()
@@ -55,6 +58,8 @@ class Display:
 
     def update(self) -> None:
         """The scene has changed: print what is new, if there is no live display."""
+        if self.scene.boinc:
+            self._say("boinc", f"BOINC: {self.scene.boinc}")
         self._say("vm", f"VM {self.scene.vm}")
         for pilot in self.scene.pilots:
             self._say(pilot.id, f"pilot {pilot.id} {pilot.state.value}")
@@ -72,8 +77,14 @@ class Display:
         scene = self.scene
         elapsed = time.monotonic() - scene.started
         title = Text(f"Cloud Co-Pilot demo · {elapsed:.0f} s · {scene.step}", style="bold")
-        vm = Panel(Text(f"{scene.vm}\n{scene.vm_details}"), title="VM", title_align="left")
-        return Group(title, vm, _pilots(scene), _jobs(scene))
+        panels = [_panel("VM", scene.vm, scene.vm_details), _pilots(scene), _jobs(scene)]
+        if scene.boinc:
+            panels.insert(0, _panel("BOINC task", scene.boinc, scene.boinc_details))
+        return Group(title, *panels)
+
+
+def _panel(title: str, state: str, details: str) -> RenderableType:
+    return Panel(Text(f"{state}\n{details}"), title=title, title_align="left")
 
 
 def _pilots(scene: Scene) -> RenderableType:

@@ -9,6 +9,7 @@ EXAMPLES = """examples:
   make demo                                    8 jobs of 25 events, results in demo-out/
   make demo ARGS='--jobs 2 --events 5'         a small one
   make demo TRANSPORT=xmpp                     the pilot talks to the manager over an XMPP server
+  make demo-boinc                              the launcher is started by the real BOINC client
 """
 
 
@@ -23,6 +24,8 @@ class Options:
     plain: bool
     transport: str
     """http, or xmpp: which carrier the pilot uses."""
+    boinc: bool = False
+    """BOINC's client starts the launcher."""
 
 
 def parse() -> Options:
@@ -47,6 +50,9 @@ def parse() -> Options:
         default="http",
         help="xmpp: over a Prosody of the demo's own (default: %(default)s)",
     )
+    parser.add_argument(
+        "--boinc", action="store_true", help="as a task of the real BOINC client (make demo-boinc)"
+    )
     args = parser.parse_args()
     return Options(
         jobs=args.jobs,
@@ -57,4 +63,5 @@ def parse() -> Options:
         cache=args.cache.absolute(),
         plain=args.plain,
         transport=args.transport,
+        boinc=args.boinc,
     )

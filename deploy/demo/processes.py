@@ -3,11 +3,15 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from copilot_agent.protocol.errors import CopilotError
+
+TOOLS = Path(sys.executable).parent
+"""Our own programs lie beside the interpreter."""
 
 
 class Process:

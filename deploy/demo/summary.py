@@ -46,6 +46,23 @@ class Summary(BaseModel):
     native_largest_bin_difference: int
 
 
+class BoincFacts(BaseModel):
+    """What BOINC's client and project say of the task that ran the VM."""
+
+    boinc_exit_status: int
+    boinc_cpu_seconds: float
+    """All CPU of the VM, as the client reported it."""
+    boinc_elapsed_seconds: float
+    boinc_credit_granted: float
+    """By the project, after it has checked the uploaded receipts."""
+    boinc_start_to_vm_seconds: float | None
+    """From the client's start of the launcher to the launcher's of QEMU."""
+
+
+class BoincSummary(BoincFacts, Summary):
+    """`demo-out/summary.json` of `make demo-boinc`."""
+
+
 def credit_of(receipts: Sequence[Receipt], manager_key: str) -> float:
     """Credit summed from receipts, each checked: signature, one per attempt, its arithmetic.
 
