@@ -86,6 +86,7 @@ fresh:
 
 bench:
 	@$(SETUP) bench
+	@$(if $(filter-out boinc,$(ONLY)),,$(SETUP) launcher && $(CHECK) launcher image)
 	@$(PYTHON) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 lock:
