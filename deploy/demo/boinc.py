@@ -18,7 +18,7 @@ from deploy.demo.display import Scene
 from deploy.demo.host import Finished, Ground, Host
 from deploy.demo.processes import TOOLS, call
 from deploy.demo.summary import BoincFacts
-from deploy.demo.task import has_failed, start_to_vm_seconds, task_words
+from deploy.demo.task import start_to_vm_seconds, task_words, trouble
 from deploy.demo.vm import read_status
 from tests.harness.boinc.client import BoincClient
 from tests.harness.boinc.gui_rpc import GuiRpcError
@@ -51,8 +51,7 @@ class BoincHost:
     def check(self) -> None:
         if not self._client.running:
             raise CopilotError("the BOINC client ended", remedy=f"see {self._client.log}")
-        if self._task is not None and has_failed(self._task):
-            words = f"the task ended with exit status {self._task.exit_status}"
+        if self._task is not None and (words := trouble(self._task)):
             raise CopilotError(words, remedy=f"see {self._ground.logs / 'launcher.log'}")
 
     async def look(self, scene: Scene) -> Status:

@@ -21,8 +21,13 @@ _STATES = {
 }
 
 
-def has_failed(task: Task) -> bool:
-    return task.state in (_ERROR, _ABORTED)
+def trouble(task: Task) -> str:
+    """Why it will not come to a good end while the demo waits; empty while it may."""
+    if task.state in (_ERROR, _ABORTED):
+        return f"the task ended with exit status {task.exit_status}"
+    if task.waiting_for:
+        return printable(f"the task is postponed: {task.waiting_for}")
+    return ""
 
 
 def task_words(task: Task | None, *, reported: bool, credit: float) -> tuple[str, str]:
@@ -30,8 +35,6 @@ def task_words(task: Task | None, *, reported: bool, credit: float) -> tuple[str
     if task is None:
         return ("reported", f"{credit:.4f} granted") if reported else ("has no task yet", "")
     state = f"is {task.process}" if task.process != "none" else _STATES.get(task.state, "")
-    if task.waiting_for and task.process == "none":
-        state = f"is postponed: {task.waiting_for}"
     details = (
         f"{task.fraction_done:.2%} of its time · {task.cpu_seconds:.0f} CPU s, "
         f"{task.checkpoint_cpu_seconds:.0f} at the last checkpoint · "

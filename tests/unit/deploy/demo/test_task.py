@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from deploy.demo.task import has_failed, start_to_vm_seconds, task_words
+from deploy.demo.task import start_to_vm_seconds, task_words, trouble
 from tests.harness.boinc.tasks import parse_task
 from tests.harness.boinc.xml import parse
 from vm_launcher.drivers.base import Handle, ProcessMark, VmSpec
@@ -41,7 +41,6 @@ def test_a_task_that_runs_with_its_figures() -> None:
         ({"state": 2, "process": "suspended"}, "is suspended"),
         ({"state": 4}, "uploads its receipts"),
         ({"state": 5}, "is ready to report"),
-        ({"state": 2, "waiting_for": "no work\x1b[1m"}, r"is postponed: no work\x1b[1m"),
     ],
 )
 def test_states_in_words(changes: dict[str, object], says: str) -> None:
@@ -53,9 +52,18 @@ def test_before_and_after_the_task() -> None:
     assert task_words(None, reported=True, credit=1.5) == ("reported", "1.5000 granted")
 
 
-@pytest.mark.parametrize(("state", "failed"), [(2, False), (3, True), (5, False), (6, True)])
-def test_errors_and_aborts_are_failures(state: int, failed: bool) -> None:
-    assert has_failed(replace(TASK, state=state)) is failed
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"state": 2}, ""),
+        ({"state": 3, "exit_status": 206}, "the task ended with exit status 206"),
+        ({"state": 5}, ""),
+        ({"state": 6, "exit_status": 203}, "the task ended with exit status 203"),
+        ({"state": 2, "waiting_for": "no QEMU\x1b[1m"}, r"the task is postponed: no QEMU\x1b[1m"),
+    ],
+)
+def test_what_the_demo_does_not_wait_for(changes: dict[str, object], says: str) -> None:
+    assert trouble(replace(TASK, **changes)) == says  # type: ignore[arg-type]
 
 
 def ticks(pid: int) -> int:
