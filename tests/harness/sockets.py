@@ -10,6 +10,8 @@ from typing import NamedTuple
 _LISTENING = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}
 """States in /proc/net: TCP's LISTEN; a UDP socket that is bound and not connected."""
 
+_ESTABLISHED = "01"
+
 
 class Listener(NamedTuple):
     """One listening socket."""
@@ -34,6 +36,18 @@ def listeners(pids: list[int]) -> list[Listener]:
         for inode, found in _waiting(protocol)
         if f"socket:[{inode}]" in owned
     ]
+
+
+def connections(pid: int, port: int) -> int:
+    """How many established TCP connections this process has to somebody's `port`."""
+    owned = set(_inodes(pid))
+    tables = (path for path in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if path.exists())
+    lines = (line.split() for table in tables for line in table.read_text().splitlines()[1:])
+    return sum(
+        f"socket:[{fields[9]}]" in owned
+        for fields in lines
+        if fields[3] == _ESTABLISHED and int(fields[2].rpartition(":")[2], 16) == port
+    )
 
 
 def _processes() -> Iterator[tuple[int, int]]:

@@ -24,6 +24,7 @@ class _Page(BaseModel):
     jobs_failed: _Count = 0
     receipts: _Count = 0
     trickled_seconds: _Seconds = 0.0
+    saved_cpu_seconds: _Seconds = 0.0
     finish_soon: bool = False
 
 

@@ -147,8 +147,10 @@ def _task(
         trickle_seconds=credit.trickle_seconds if credit.way == "trickles" else None,
     )
     found = state.load_handle()
-    saved = found[0].cpu_seconds if found and found[0].saved else 0.0
-    return Task(rules, progress, Meter(data.wu_cpu_time, saved))
+    if found and found[0].saved:
+        used = max(data.wu_cpu_time, progress.saved_cpu_seconds)
+        return Task(rules, progress, Meter(used, found[0].cpu_seconds))
+    return Task(rules, progress, Meter(data.wu_cpu_time))
 
 
 def _owner_settings(

@@ -250,6 +250,8 @@ class Task:
         reason = self.waiting or IDLE_REASON
         later = ev.Postpone(self._rules.idle_exit_seconds, reason)
         ending = ending_of(self._exit, event.end, self.progress, later)
+        if event.end.outcome is Outcome.SAVED:
+            self.progress.saved_cpu_seconds = self.meter.total
         if isinstance(ending, ev.Finish) or event.end.outcome is Outcome.SAVED:
             self.meter.mark()
         return [ending]

@@ -16,6 +16,8 @@ class Progress:
     receipts: int = 0
     trickled_seconds: float = 0.0
     """CPU seconds that were told by trickles."""
+    saved_cpu_seconds: float = 0.0
+    """All that was used when the VM was saved; a client that quits does not listen any more."""
     finish_soon: bool = False
 
 

@@ -9,14 +9,16 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from copilot_agent.protocol.ids import JobId
 from copilot_agent.protocol.receipt import Receipt
 from deploy.demo.processes import call
-from tests.harness import programs
+from tests.harness import programs, sockets
 from tests.harness.boinc.client import BoincClient, boinc_client
 from tests.harness.boinc.patience import until
 from tests.harness.boinc.project import BoincProject, boinc_project
@@ -34,6 +36,10 @@ RECEIPT_CHECK = Path(__file__).resolve().parents[3] / "deploy" / "boinc" / "rece
 BOOT_SECONDS = 150.0
 VM = "[vm]\nmemory_mib = 384\ndisk_mib = 512\n"
 """Settings of a small one."""
+_BUSY = """
+read now _ </proc/uptime; end=$((${now%%.*} + %d))
+while [ "${now%%.*}" -lt "$end" ]; do read now _ </proc/uptime; done
+"""
 
 
 @dataclass
@@ -52,6 +58,19 @@ class World(Jobs):
         name = f"enrolment_{secrets.token_hex(8)}"
         inputs = {name: f"{made['secret']}\n".encode()}
         return self.project.create_work(f"copilot_{made['id']}", inputs, results=results)
+
+    async def busy(self, seconds: int) -> JobId:
+        """A job that keeps its processor busy for so long, not counting its VM's pauses."""
+        return await self.submit("/bin/sh", "-c", _BUSY % seconds)
+
+    async def finished(self, name: str, seconds: float = 120.0) -> Report:
+        """The task is to end with the jobs that it has: its report, with the credit granted."""
+        self.project.send_trickle(name, "<finish/>")
+        await self.volunteer.project(self.project.url, "update")
+        report = await self.project.reported(name, seconds)
+        assert report.succeeded, report.stderr
+        await self.volunteer.task_gone(name)
+        return report
 
     async def started(self, name: str = "", seconds: float = 60.0) -> Task:
         """Once the client runs it and its launcher has something to say."""
@@ -85,6 +104,27 @@ class World(Jobs):
             return status if true(status) else None
 
         return await until(there, "what the launcher should say", seconds)
+
+    async def pilot(self, status: Status, state: str, seconds: float = 20.0) -> None:
+        """Until the manager sees the launcher's pilot so."""
+
+        async def there() -> bool:
+            pilots = (await self.client.pilots.list()).items
+            return any((each.id, each.state) == (status.pilot, state) for each in pilots)
+
+        await until(there, f"pilot {status.pilot} {state}", seconds)
+
+    async def stays(self, job: JobId, state: str, seconds: float) -> None:
+        """In its first attempt, for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            view = await self.client.jobs.show(job)
+            assert (view.state, view.attempt) == (state, 1)
+            await asyncio.sleep(0.2)
+
+    def connections(self, task: Task) -> int:
+        """Of the task's launcher to the manager."""
+        return sockets.connections(task.pid, self.manager.port)
 
     def hypervisors(self) -> list[int]:
         """Of this volunteer's tasks: they hold a file below its slots open."""
@@ -153,6 +193,7 @@ async def world(
     preferences: Preferences | None = None,
     ncpus: int = 1,
     attached: bool = True,
+    lease_seconds: float = 120.0,
 ) -> AsyncIterator[World]:
     """`application` is a project's directory that holds it.
 
@@ -160,7 +201,7 @@ async def world(
     """
     async with AsyncExitStack() as stack:
         manager = await stack.enter_async_context(
-            programs.manager(home / "manager", lease_seconds=120.0)
+            programs.manager(home / "manager", lease_seconds=lease_seconds)
         )
         client = await stack.enter_async_context(programs.client(manager))
         key = (await client.credit.total()).manager_key

@@ -183,8 +183,11 @@ async def test_a_quit_is_gone_on_with(client: PlayedClient) -> None:
     assert not (client.slot / "boinc_temporary_exit").exists()
     async with client.started() as task:
         await task.until(lambda: not task.has('"restore_seconds": null'))
+        await task.until(lambda: len(task.statuses) > 1)
         task.order("abort")
         await task.end()
+    used = value(last, "current_cpu_time")
+    assert value(task.statuses[1], "checkpoint_cpu_time") >= used, "told again, should it be lost"
 
 
 async def test_a_client_that_is_gone_is_as_one_that_quits(client: PlayedClient) -> None:

@@ -110,6 +110,7 @@ def test_a_quit_saves_and_leaves_without_an_end() -> None:
     assert played.say(Suspend()) == [], "it is on its way"
     assert played.say(VmEnded(SAVED)) == [Leave(saved=True)]
     assert played.task.meter.checkpoint == 8.0, "a saved state is a checkpoint"
+    assert played.task.progress.saved_cpu_seconds == 8.0
 
 
 def test_a_quit_during_the_boot_leaves_nothing_to_go_on_with() -> None:
