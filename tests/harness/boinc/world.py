@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from copilot_agent.protocol.receipt import Receipt
 from deploy.demo.processes import call
 from tests.harness import programs
 from tests.harness.boinc.client import BoincClient
+from tests.harness.boinc.gui_rpc import GuiRpcError
 from tests.harness.boinc.patience import until
 from tests.harness.boinc.project import BoincProject, boinc_project
 from tests.harness.boinc.settings import Preferences
@@ -52,9 +53,13 @@ class World(Jobs):
         (made,) = json.loads(await call((*self.manager.command, *words)))
         name = f"enrolment_{secrets.token_hex(8)}"
         inputs = {name: f"{made['secret']}\n".encode()}
-        return self.project.create_work(f"copilot_{made['id']}", inputs, results=results)
+        names = self.project.create_work(f"copilot_{made['id']}", inputs, results=results)
+        with suppress(GuiRpcError):  # not attached yet
+            # a client that asked before and got nothing waits minutes by itself
+            await self.volunteer.project(self.project.url, "update")
+        return names
 
-    async def started(self, name: str = "", seconds: float = 60.0) -> Task:
+    async def started(self, name: str = "", seconds: float = 120.0) -> Task:
         """Once the client runs it and its launcher has something to say."""
         task = await self.volunteer.task_running(name, seconds)
         await programs.eventually(lambda: self.status(task).pid, 30, "the launcher's status")
