@@ -35,13 +35,22 @@ class Reporter:
         self._boot_started = monotonic()
         self._fresh_boot = True
         self._told = 0
+        self._written = True
         self.seen: Usage | None = None
         """The VM as it was looked at last; None before the first look at this one."""
         self.totals = Totals(receipts=0, granted=0.0, cpu_seconds=0.0)
 
     def write(self) -> None:
+        """For others to read: a disk that is full does not end the VM."""
         self.status.updated = self._clock()
-        self._directory.write_status(self.status)
+        try:
+            self._directory.write_status(self.status)
+        except OSError as error:
+            if self._written:
+                log.warning("status.json cannot be written: %s", error.strerror)
+            self._written = False
+        else:
+            self._written = True
 
     def booting(self, accelerator: str) -> None:
         status, self.seen = self.status, None

@@ -165,7 +165,7 @@ class StateDirectory:
 
     def keep_console(self, handle: Handle) -> None:
         """What the guest printed last, for whoever looks for the reason of a failure."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # never written, or no room for it
             shutil.copyfile(handle.spec.directory / "console.log", self.console)
 
     def adopt(self, handle: Handle) -> None:

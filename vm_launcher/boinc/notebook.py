@@ -1,6 +1,7 @@
 """What a task remembers from one start to the next: a small file in the slot."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vm_launcher.core.task_progress import Progress
 from vm_launcher.state import write_durably
+
+log = logging.getLogger("vm_launcher")
 
 _MOST_BYTES = 4096
 _Count = Annotated[int, Field(ge=0, le=1 << 40)]
@@ -43,8 +46,16 @@ class Notebook:
         return Progress(**page.model_dump(exclude={"version"}))
 
     def write(self, progress: Progress) -> None:
-        """Durable when it returns; nothing is written if nothing has changed."""
+        """Durable when it returns, unless the disk is full: then it is tried again the next time.
+
+        Nothing is written if nothing has changed.
+        """
         page = _Page(**vars(progress)).model_dump_json().encode()
-        if page != self._written:
+        if page == self._written:
+            return
+        try:
             write_durably(self._path, page)
+        except OSError as error:
+            log.warning("the task's progress cannot be written: %s", error.strerror)
+        else:
             self._written = page

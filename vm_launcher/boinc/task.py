@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 from copilot_agent.protocol.errors import CopilotError
 from vm_launcher.assembly import NoHypervisorError, assemble
 from vm_launcher.boinc.client import Client
-from vm_launcher.boinc.errors import SlotLockedError
+from vm_launcher.boinc.errors import SlotError, SlotLockedError
 from vm_launcher.boinc.init_data import InitData
 from vm_launcher.boinc.notebook import Notebook
 from vm_launcher.boinc.page import served
@@ -24,7 +25,7 @@ from vm_launcher.boinc.slot_image import IMAGE_KEY, collect_image
 from vm_launcher.boinc.task_settings import TASK_SETTINGS, TaskSettings, load_task_settings
 from vm_launcher.boinc.words import task_lines
 from vm_launcher.core.task import Task, TaskRules
-from vm_launcher.core.task_endings import DAY, INIT_FAILURE
+from vm_launcher.core.task_endings import DAY, HOUR, INIT_FAILURE
 from vm_launcher.core.task_events import Ending, Finish, Leave, Postpone
 from vm_launcher.core.task_progress import Meter
 from vm_launcher.images import ImageError
@@ -79,6 +80,10 @@ async def _occupied(start: Start) -> int:
             ending = await _play(start, client, state)
         except (CopilotError, ImageError) as error:
             ending = _refused(error)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            ending = Postpone(HOUR, "the disk of the BOINC client is full", notice=True)
         finally:
             state.unlock()
     return _end(start.slot, ending)
@@ -93,6 +98,9 @@ def _refused(error: CopilotError | ImageError) -> Ending:
             return Postpone(DAY, words, notice=True)
         case StateLockedError():
             return Postpone(_OCCUPIED_SECONDS, words)
+        case ImageError():
+            words = f"{error.message}. Try: reset the project in the BOINC manager"
+            return Finish(INIT_FAILURE, words, notice=True)
         case _:
             return Finish(INIT_FAILURE, words, notice=True)
 
@@ -104,7 +112,10 @@ def _end(slot: Slot, ending: Ending) -> int:
             return status
         case Postpone(seconds, reason, notice):
             log.info("postponed for %.0f s: %s", seconds, reason)
-            slot.postpone(seconds, reason, notice=notice)
+            try:
+                slot.postpone(seconds, reason, notice=notice)
+            except SlotError as error:  # no room for that: then the client starts us again at once
+                log.error("%s", error.message)
             return 0
         case Finish(status, message, notice):
             log.info("finished, exit code %d %s", status, message)

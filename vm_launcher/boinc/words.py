@@ -41,12 +41,12 @@ def _headline(task: Task, status: Status) -> str:
         return "Paused by BOINC"
     if status.state != "running":
         return _STATES.get(status.state, status.state).capitalize()
-    if task.waiting:
-        return task.waiting.capitalize()
     if status.jobs_running:
         many = "a job" if status.jobs_running == 1 else f"{status.jobs_running} jobs"
         return f"Working on {many}"
-    return "Getting work"
+    if status.guest_state == "connecting":
+        return "Connecting to the manager"
+    return task.waiting.capitalize() or "Getting work"
 
 
 def _mb(count: object) -> str:

@@ -33,7 +33,7 @@ def ending_of(wanted: Exit | None, end: End, progress: Progress, postponed: Post
     if wanted is Exit.QUIT:
         return Leave(saved=saved)
     if end.no_space:
-        return Postpone(HOUR, _sentence(end), notice=True)
+        return Postpone(HOUR, f"{end.message}. Try: make room there", notice=True)
     if wanted is Exit.IDLE and end.outcome is not Outcome.FAILED:
         return postponed
     return _finish(end, progress)

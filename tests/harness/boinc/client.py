@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import pwd
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tests.harness.boinc.gui_rpc import GuiRpc, GuiRpcError
 from tests.harness.boinc.leftovers import kill_all, processes_of
@@ -31,7 +33,8 @@ class BoincClient(Remote):
     `root` is a directory of its own: whatever process names it is taken for one of the client's.
     `options` go into cc_config.xml (`ncpus`, say), `preferences` into the volunteer's settings
     on this computer. With `attached` (URL and account key) it knows the project before its start,
-    as a client does that had seen the project's page before: five seconds less.
+    as a client does that had seen the project's page before: five seconds less. `environment`
+    goes before the usual one. As `user` it has that user's rights and owns its directory.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class BoincClient(Remote):
         options: Mapping[str, float | int] | None = None,
         preferences: Preferences | None = None,
         attached: tuple[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
     ) -> None:
         port, password = free_port(), secrets.token_hex(8)
         super().__init__(root, GuiRpc(port, password))
@@ -49,6 +54,8 @@ class BoincClient(Remote):
         self.log = root / "client.log"
         self._options = dict(options or {})
         self._preferences = dict(preferences or {})
+        self._own_environment = dict(environment or {})
+        self._user = user
         self._process: asyncio.subprocess.Process | None = None
         self._write_files()
         if attached is not None:
@@ -57,6 +64,8 @@ class BoincClient(Remote):
     # life
 
     async def start(self) -> None:
+        if self._user is not None:
+            _give(self.root, self._user)
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(_PROGRAM, "--dir", str(self.data), "--gui_rpc_port", str(self.port)),
@@ -66,6 +75,7 @@ class BoincClient(Remote):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                **self._account(),
             )
         await until(self._answers, "the client answers", _ANSWER_SECONDS)
 
@@ -172,7 +182,14 @@ class BoincClient(Remote):
         """Nothing of the tests' own; what a task leaves in its home or in /tmp is seen."""
         places = zip(("TMPDIR", "HOME", "XDG_RUNTIME_DIR"), self.scratch, strict=True)
         named = {name: str(place) for name, place in places}
-        return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"} | named
+        usual = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+        return usual | named | self._own_environment
+
+    def _account(self) -> dict[str, Any]:
+        if self._user is None:
+            return {}
+        entry = pwd.getpwnam(self._user)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
     async def _answers(self) -> bool | None:
         if not self.running:
@@ -191,6 +208,11 @@ class BoincClient(Remote):
         if self._process is not None:
             async with asyncio.timeout(seconds):
                 await self._process.wait()
+
+
+def _give(directory: Path, user: str) -> None:
+    for path in (directory, *directory.rglob("*")):
+        shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
 
 
 def _version() -> str:

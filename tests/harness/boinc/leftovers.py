@@ -95,4 +95,5 @@ def _like(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if not path.is_dir())
+    # a task may remove directories meanwhile, over which `rglob` would fall
+    return sorted(Path(top, name) for top, _, names in os.walk(directory) for name in names)

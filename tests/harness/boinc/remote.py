@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -154,7 +156,9 @@ class Remote:
         """Names of the files in each slot directory that has any."""
         found = {
             int(directory.name): sorted(
-                str(path.relative_to(directory)) for path in directory.rglob("*")
+                str(Path(top, name).relative_to(directory))
+                for top, *names in os.walk(directory)
+                for name in itertools.chain(*names)
             )
             for directory in (self.data / "slots").glob("[0-9]*")
         }

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from copilot_agent.protocol.ids import JobId
 from copilot_agent.protocol.receipt import Receipt
 from deploy.demo.processes import call
 from tests.harness import programs, sockets
-from tests.harness.boinc.client import BoincClient, boinc_client
+from tests.harness.boinc.client import BoincClient
+from tests.harness.boinc.gui_rpc import GuiRpcError
 from tests.harness.boinc.patience import until
 from tests.harness.boinc.project import BoincProject, boinc_project
 from tests.harness.boinc.settings import Preferences
 from tests.harness.boinc.tasks import Task
 from tests.harness.boinc.work import Report
+from tests.harness.boinc.xml import block, flags, line
 from tests.harness.jobs import Jobs
 from tests.harness.programs import ManagerProgram
 from vm_launcher.state import Status
@@ -57,7 +59,11 @@ class World(Jobs):
         (made,) = json.loads(await call((*self.manager.command, *words)))
         name = f"enrolment_{secrets.token_hex(8)}"
         inputs = {name: f"{made['secret']}\n".encode()}
-        return self.project.create_work(f"copilot_{made['id']}", inputs, results=results)
+        names = self.project.create_work(f"copilot_{made['id']}", inputs, results=results)
+        with suppress(GuiRpcError):  # not attached yet
+            # a client that asked before and got nothing waits minutes by itself
+            await self.volunteer.project(self.project.url, "update")
+        return names
 
     async def busy(self, seconds: int) -> JobId:
         """A job that keeps its processor busy for so long, not counting its VM's pauses."""
@@ -72,7 +78,7 @@ class World(Jobs):
         await self.volunteer.task_gone(name)
         return report
 
-    async def started(self, name: str = "", seconds: float = 60.0) -> Task:
+    async def started(self, name: str = "", seconds: float = 120.0) -> Task:
         """Once the client runs it and its launcher has something to say."""
         task = await self.volunteer.task_running(name, seconds)
         await programs.eventually(lambda: self.status(task).pid, 30, "the launcher's status")
@@ -194,10 +200,16 @@ async def world(
     ncpus: int = 1,
     attached: bool = True,
     lease_seconds: float = 120.0,
+    volunteer_home: Path | None = None,
+    anonymous: bool = False,
+    environment: Mapping[str, str] | None = None,
+    user: str | None = None,
 ) -> AsyncIterator[World]:
     """`application` is a project's directory that holds it.
 
     `settings` go into launcher.toml, `without` names flags that version.xml is not to have.
+    `anonymous`: the volunteer has the application already, on the anonymous platform.
+    `environment` and `user` are the client's.
     """
     async with AsyncExitStack() as stack:
         manager = await stack.enter_async_context(
@@ -210,20 +222,48 @@ async def world(
         await asyncio.to_thread(_copy_application, application, directory, toml, without)
         validator = Validator(key, home / "ledger.sqlite")
         project = await stack.enter_async_context(boinc_project(directory, validate=validator))
-        volunteer = await stack.enter_async_context(
-            boinc_client(
-                home / "volunteer",
-                options={"ncpus": ncpus},
-                preferences=preferences,
-                attached=(project.url, project.authenticator) if attached else None,
-            )
+        volunteer = BoincClient(
+            volunteer_home or home / "volunteer",
+            options={"ncpus": ncpus},
+            preferences=preferences,
+            attached=(project.url, project.authenticator) if attached else None,
+            environment=environment,
+            user=user,
         )
+        if anonymous:
+            _install(volunteer, project)
+        await stack.enter_async_context(volunteer)
         made = World(client, home, manager, project, volunteer)
         try:
             yield made
         except BaseException:
             log.error("%s", made.said())
             raise
+
+
+def _install(volunteer: BoincClient, project: BoincProject) -> None:
+    """What a volunteer writes who builds the application: app_info.xml, and the files."""
+    (version,) = project.shelf.versions
+    infos = (
+        block(
+            "file_info",
+            line("name", file.physical_name),
+            flags(["executable"] if file.main_program else []),
+        )
+        for file in version.files
+    )
+    described = block(
+        "app_version",
+        line("app_name", version.app_name),
+        line("version_num", version.number),
+        line("api_version", version.api_version),
+        line("avg_ncpus", 1),
+        *(file.reference() for file in version.files),
+        flags(version.flags),
+    )
+    app_info = block("app_info", block("app", line("name", version.app_name)), *infos, described)
+    files = {file.physical_name: file.path.read_bytes() for file in version.files}
+    volunteer.install_application(project.url, app_info, files)
 
 
 def _copy_application(

@@ -123,8 +123,8 @@ def check_space(directory: Path, needed_bytes: int, purpose: str) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed_bytes:
         raise DriverError(
-            f"{purpose} needs {needed_bytes >> 20} MiB on the disk of {directory}, "
-            f"{free >> 20} MiB are free",
+            f"{purpose} needs {needed_bytes >> 20} MiB, "
+            f"{free >> 20} MiB are free on the disk of {directory}",
             remedy="free some space, or give the VM a smaller disk (--disk) or memory (--memory)",
             code=ErrorCode.NO_SPACE,
         )

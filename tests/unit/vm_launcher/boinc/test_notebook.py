@@ -36,3 +36,13 @@ def test_nothing_new_is_not_written(tmp_path: Path) -> None:
     path.unlink()
     notebook.write(DONE)
     assert not path.exists()
+
+
+def test_a_full_disk_is_no_failure_and_it_is_written_later(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    path.with_suffix(".part").mkdir()  # as good as no room
+    notebook = Notebook(path)
+    notebook.write(DONE)
+    path.with_suffix(".part").rmdir()
+    notebook.write(DONE)
+    assert Notebook(path).read() == DONE

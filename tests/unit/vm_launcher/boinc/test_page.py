@@ -55,6 +55,7 @@ def test_the_headline() -> None:
     assert words(task, state="booting") == "The virtual machine boots"
     assert words(task, state="running") == "Getting work"
     assert words(task, state="running", jobs_running=2) == "Working on 2 jobs"
+    assert words(task, state="running", guest_state="connecting") == "Connecting to the manager"
     task.waiting = "waiting for work, your processor is free"
     assert words(task, state="running") == "Waiting for work, your processor is free"
     task.suspended = True

@@ -1,6 +1,7 @@
 """A whole task over the fake driver; the test plays the client."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -278,3 +279,22 @@ async def test_no_memory_for_a_vm(client: PlayedClient) -> None:
     delay, reason, notice = client.said("boinc_temporary_exit")
     assert (delay, notice) == ("86400", "notice")
     assert "allow BOINC more memory" in reason
+
+
+async def test_a_full_disk_at_its_start_is_no_failure(
+    client: PlayedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(task, "collect_image", full)
+    assert await client.whole() == 0
+    words = "the disk of the BOINC client is full"
+    assert client.said("boinc_temporary_exit") == ["3600", words, "notice"]
+
+
+async def test_no_room_to_say_that_it_waits_is_no_failure(client: PlayedClient) -> None:
+    client.put("launcher.toml", IDLE_SOON.encode())
+    (client.slot / "boinc_temporary_exit.part").mkdir()  # as good as no room
+    assert await client.whole() == 0
+    assert "handle.json" in left_running(client), "the VM is kept for the next start"

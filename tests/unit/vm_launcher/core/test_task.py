@@ -229,8 +229,8 @@ def test_without_a_receipt_the_end_says_why() -> None:
 
 def test_too_little_room_is_no_failure_of_the_task() -> None:
     played = Played()
-    full = End(Outcome.FAILED, "the VM needs 900 MiB", "free some", no_space=True)
-    words = "the VM needs 900 MiB. Try: free some"
+    full = End(Outcome.FAILED, "the VM needs 900 MiB", "see --disk", no_space=True)
+    words = "the VM needs 900 MiB. Try: make room there"
     assert played.say(VmEnded(full)) == [Postpone(3600, words, notice=True)]
 
 
