@@ -13,7 +13,9 @@ from typing import assert_never
 from copilot_agent import logs
 from copilot_agent.assembly import build, prepare
 from copilot_agent.boot import Arrival, next_epoch
+from copilot_agent.busy import busy_seconds
 from copilot_agent.core import events as ev
+from copilot_agent.core.cpu_claim import Reading
 from copilot_agent.host_channel.ctrl import GuestChannel
 from copilot_agent.host_channel.forward import Forward
 from copilot_agent.host_channel.net import NetChannel
@@ -35,6 +37,7 @@ from copilot_agent.protocol.guest import (
     ReceiptsKept,
     Resumed,
     Stop,
+    VmUsage,
     Welcome,
 )
 from copilot_agent.protocol.receipt import Receipt
@@ -74,12 +77,14 @@ class Guest:
         starter: Starter,
         arrival: Arrival | None = None,
         set_clock: Callable[[float], None] = set_system_clock,
+        busy: Callable[[], float] = busy_seconds,
     ) -> None:
         self._directory = directory
         self._scratch = scratch
         self._arrival = arrival
         self._starter = starter
         self._set_system_clock = set_clock
+        self._busy = busy
         self._channel = GuestChannel(
             port, agent_version=VERSION, epoch=epoch, on_renewed=self._renewed
         )
@@ -175,6 +180,8 @@ class Guest:
 
     async def _hear(self, message: HostMessage) -> None:
         match message:
+            case VmUsage():
+                self._host_used(message.cpu_seconds)
             case Welcome() | Enrolment() | Resumed():
                 await self._hear_greeting(message)
             case ReceiptsKept():
@@ -198,12 +205,19 @@ class Guest:
                 self._vouched(message)
             case Resumed():
                 self._set_clock(message.time)
+                self._host_used(None)
                 epoch = next_epoch(self._directory, self._channel.epoch + 1)
                 await self._channel.renew(epoch)
                 await self._net.reset(epoch)
                 self._post(ev.Resumed())
             case _:
                 assert_never(message)
+
+    def _host_used(self, cpu_seconds: float | None) -> None:
+        """None: what comes next cannot be compared with what came before."""
+        if self._runtime is not None:
+            reading = None if cpu_seconds is None else Reading(cpu_seconds, self._busy())
+            self._runtime.host_used(reading)
 
     def _renewed(self, epoch: int) -> None:
         """The launcher was away and is back, perhaps another one."""

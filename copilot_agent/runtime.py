@@ -10,6 +10,7 @@ from typing import Protocol, assert_never
 from copilot_agent.conversation import Conversation, Grants
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
+from copilot_agent.core.cpu_claim import Reading
 from copilot_agent.core.pilot import PilotCore
 from copilot_agent.fresh_links import FreshLinks
 from copilot_agent.payload.runner import Sandbox
@@ -72,6 +73,10 @@ class Runtime:
 
     def post(self, event: ev.Event) -> None:
         self._queue.put_nowait((event, None))
+
+    def host_used(self, reading: Reading | None) -> None:
+        """What this virtual machine has cost its host; None: it was stopped meanwhile."""
+        self._workshop.host_used(reading)
 
     def clock_was_set(self) -> None:
         """On purpose: that is no jump."""

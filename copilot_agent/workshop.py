@@ -6,12 +6,13 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from copilot_agent.core import effects as do
 from copilot_agent.core import events as ev
+from copilot_agent.core.cpu_claim import CpuClaim, CpuShare, Reading
 from copilot_agent.core.events import Key
 from copilot_agent.fresh_links import FreshLinks
 from copilot_agent.payload.runner import Payload, PayloadPlan, PayloadStartError, Sandbox
@@ -62,6 +63,7 @@ class Place:
     directory: Path | None = None
     plan: PayloadPlan | None = None
     payload: Payload | None = None
+    claim: CpuClaim = field(default_factory=CpuClaim)
     kill: do.Kill | None = None
     """Asked for before the payload was there."""
     killer: asyncio.Task[None] | None = None
@@ -89,6 +91,7 @@ class Workshop:
         self._proxy = proxy
         self._chance = chance
         self._places: dict[Key, Place] = {}
+        self._share = CpuShare()
         self._background: set[asyncio.Task[None]] = set()
 
     # ----- effects
@@ -137,8 +140,17 @@ class Workshop:
         samples = []
         for key, place in self._places.items():
             if place.payload is not None:
-                samples.append(_sample(key, place.payload))
+                samples.append(self._sample(key, place, place.payload))
         return ev.Measured(tuple(samples))
+
+    def host_used(self, reading: Reading | None) -> None:
+        """None: the next one cannot be compared with those before."""
+        if reading is None:
+            self._share.interrupt()
+        elif self._share.read(reading):
+            for place in self._places.values():
+                if place.payload is not None:
+                    place.claim.settle(place.payload.usage().cpu_seconds, self._share.part)
 
     async def close(self) -> None:
         """Kills what runs and waits until it is gone."""
@@ -204,11 +216,19 @@ class Workshop:
             self.kill(place.kill)
         end = await payload.wait()
         place.payload = None
+        usage = self._claimed(place, end.usage)
         self._post(
-            ev.PayloadEnded(
-                key, end.exit_code, end.signal, end.failure_class, end.message, end.usage
-            )
+            ev.PayloadEnded(key, end.exit_code, end.signal, end.failure_class, end.message, usage)
         )
+
+    def _sample(self, key: Key, place: Place, payload: Payload) -> ev.Sample:
+        usage = self._claimed(place, payload.usage())
+        return ev.Sample(key, usage, payload.fraction(), payload.log_tail())
+
+    def _claimed(self, place: Place, usage: Usage) -> Usage:
+        """With the CPU time that the host really gave."""
+        claimed = place.claim.so_far(usage.cpu_seconds, self._share.part)
+        return usage.model_copy(update={"cpu_seconds": claimed})
 
     async def _stage_out(self, key: Key, place: Place, offer: Offer) -> None:
         begin = time.monotonic()
@@ -240,10 +260,6 @@ def _plan(key: Key, offer: Offer, directory: Path, proxy: str | None) -> Payload
         stderr=directory.with_name(f"{directory.name}.stderr"),
         proxy=proxy,
     )
-
-
-def _sample(key: Key, payload: Payload) -> ev.Sample:
-    return ev.Sample(key, payload.usage(), payload.fraction(), payload.log_tail())
 
 
 def _never_ran(key: Key, failure_class: FailureClass, message: str) -> ev.PayloadEnded:

@@ -31,7 +31,7 @@ from vm_launcher.drivers.base import (
     VmSpec,
 )
 from vm_launcher.egress import Egress
-from vm_launcher.host_words import Voice, host_message
+from vm_launcher.host_words import UsageNews, Voice, host_message
 from vm_launcher.receipts import ReceiptFile, ReceiptsFullError
 from vm_launcher.report import Reporter
 from vm_launcher.state import StateDirectory
@@ -68,6 +68,7 @@ class Launcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel: HostChannel | None = None
         self._untold = 0
+        self._usage_news = UsageNews()
         self._net = NetServer(parts.spec.net_socket, parts.egress)
         self._receipts = ReceiptFile(parts.state.receipts)
         self._book = CreditBook(self._receipts.load())
@@ -336,12 +337,15 @@ class Launcher:
             await self._channel.close()
             self._channel = None
 
-    # Usage, for the status
+    # Usage, for the status and for the guest
 
     async def _sample(self) -> None:
         while True:
             if self._handle is not None:
                 await self._look(self._handle)
+            if self.state is State.RUNNING:
+                seen = self._parts.reporter.seen
+                await self._usage_news.tell(self._channel, seen, time.monotonic())
             self._parts.reporter.network(self._parts.egress.snapshot())
             self._parts.reporter.write()
             await asyncio.sleep(_SAMPLE_SECONDS)

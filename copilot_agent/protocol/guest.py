@@ -10,6 +10,7 @@ so either side may be newer. The conversation:
     guest   state, progress, receipts, file_event …
     host    pause_soon → guest pause_ok → (the VM is stopped) … → host resumed(time) → guest hello
     host    drain | stop → guest state(drained)
+    host    usage                         every few seconds, while the VM runs
 
 After a restore or a reconnect of the port the guest says hello again with a new `epoch`; both
 sides then drop every stream of the `net` channel and start that connection anew.
@@ -189,12 +190,24 @@ class Stop(Wire):
     seconds: Seconds = 5.0
 
 
+class VmUsage(Wire):
+    """Host: what the VM has cost so far, so that the guest claims no CPU time that it did not get.
+
+    The guest's own accounts go on while the host lets the hypervisor rest. Without this message,
+    as from older launchers, they are all that it has.
+    """
+
+    type: Literal["usage"] = "usage"
+    cpu_seconds: Annotated[float, Field(ge=0, le=1e12)]
+    """Of the hypervisor, all processors together; grows from boot on, over saves and restores."""
+
+
 GuestMessage = Annotated[
     Hello | Ready | State | GuestProgress | Receipts | PauseOk | FileEvent | Log,
     Field(discriminator="type"),
 ]
 HostMessage = Annotated[
-    Welcome | Enrolment | ReceiptsKept | PauseSoon | Resumed | Drain | Stop,
+    Welcome | Enrolment | ReceiptsKept | PauseSoon | Resumed | Drain | Stop | VmUsage,
     Field(discriminator="type"),
 ]
 GUEST_MESSAGE: TypeAdapter[GuestMessage] = TypeAdapter(GuestMessage)

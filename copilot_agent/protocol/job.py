@@ -194,6 +194,7 @@ class Usage(Wire):
 
     wall_seconds: Seconds = 0.0
     cpu_seconds: Seconds = 0.0
+    """As far as the host gave it, see docs/credit.md; this is also what is claimed for credit."""
     peak_memory_bytes: Bytes = 0
     disk_bytes: Bytes = 0
     stage_in_seconds: Seconds = 0.0

@@ -58,6 +58,8 @@ class FakeGuest:
         self._epoch = 1
         self.events: asyncio.Queue[VmEvent | None] = asyncio.Queue()
         self.started = time.monotonic()
+        self.told_cpu_seconds: list[float] = []
+        """What the launcher has said that the VM has cost."""
 
     def pause(self) -> None:
         self._runs.clear()
@@ -95,6 +97,8 @@ class FakeGuest:
             case guest.Resumed():
                 self._epoch += 1
                 await self._hello(writer)
+            case guest.VmUsage():
+                self.told_cpu_seconds.append(message.cpu_seconds)
             case guest.Drain(undo=False):
                 await self._say(writer, guest.State(state="drained"))
             case guest.Stop() if not self._behaviour.deaf:
@@ -237,6 +241,9 @@ class FakeDriver(Driver):
         queue = self._vm(handle).guest.events
         while (event := await queue.get()) is not None:
             yield event
+
+    def guest(self, name: str) -> FakeGuest:
+        return self._running[name].guest
 
     def crash(self, name: str) -> None:
         """The hypervisor dies now."""

@@ -32,6 +32,7 @@ from copilot_agent.protocol.guest import (
     Resumed,
     State,
     Stop,
+    VmUsage,
     Welcome,
 )
 from copilot_agent.protocol.ids import make_id
@@ -57,6 +58,8 @@ class Launcher:
         self.root = root
         self.key = PrivateKey(b"L" * 32)
         self.clock: list[float] = []
+        self.busy = 0.0
+        self.looked = asyncio.Event()
         self.heard: asyncio.Queue[GuestMessage] = asyncio.Queue()
 
     async def start(self) -> None:
@@ -81,11 +84,24 @@ class Launcher:
                 scratch=self.root / "scratch",
                 starter=self.bench.starter,
                 set_clock=self.clock.append,
+                busy=self._look,
             ).run()
         )
         await self.channel.send(
             Welcome(time=time.time() + 3600, manager=url, cores=2, memory_mib=1024, disk_mib=1024)
         )
+
+    def _look(self) -> float:
+        self.looked.set()
+        return self.busy
+
+    async def tells_usage(self, host: float, busy: float) -> None:
+        """Returns when the guest has looked how busy it is, which is `busy`."""
+        self.looked.clear()
+        self.busy = busy
+        await self.channel.send(VmUsage(cpu_seconds=host))
+        async with asyncio.timeout(20):
+            await self.looked.wait()
 
     async def listen(self) -> None:
         async for message in self.channel.messages():
@@ -145,6 +161,53 @@ async def test_a_guest_enrols_through_its_launcher_and_runs_a_job(
     await launcher.hears_state("idle")
     while (await launcher.hears(GuestProgress)).jobs_succeeded != 1:
         pass
+
+
+SPIN = "import time; t=time.process_time()\nwhile time.process_time() < t + {}: pass"
+
+
+async def test_a_slowed_down_guest_claims_no_more_than_it_got(
+    launcher: Launcher, bench: Bench
+) -> None:
+    await bench.attach()
+    bench.say(offers=(bench.offer(1, f'python3 -c "{SPIN.format(0.2)}"'),))
+    unscaled = (await bench.report(Key(job_id(1), 1))).usage.cpu_seconds
+    assert unscaled > 0.2, "nothing was told: the guest's own account"
+
+    await launcher.tells_usage(host=10.0, busy=100.0)
+    await launcher.tells_usage(host=11.0, busy=110.0)
+    bench.say(offers=(bench.offer(2, f'python3 -c "{SPIN.format(0.4)}"'),))
+    claimed = (await bench.report(Key(job_id(2), 1))).usage.cpu_seconds
+    assert 0.04 < claimed < 0.1
+
+
+async def test_each_part_of_a_job_counts_by_what_the_host_gave_then(
+    launcher: Launcher, bench: Bench
+) -> None:
+    await bench.attach()
+    await launcher.tells_usage(host=10.0, busy=100.0)
+    half = f'python3 -c "{SPIN.format(0.4)}"'
+    script = f"{half}; touch half; while [ ! -e go ]; do sleep 0.05; done; {half}"
+    bench.say(offers=(bench.offer(1, script),))
+    work = launcher.root / "scratch" / "work"
+    await eventually(lambda: list(work.glob("*/half")), what="the first half")
+    await launcher.tells_usage(host=10.0, busy=105.0)
+    await launcher.tells_usage(host=15.0, busy=110.0)
+    (mark,) = work.glob("*/half")
+    mark.with_name("go").touch()
+    claimed = (await bench.report(Key(job_id(1), 1))).usage.cpu_seconds
+    assert 0.4 <= claimed < 0.8, "the host gave nothing for the first half, all of the second"
+
+
+async def test_what_saving_the_vm_has_cost_is_not_claimed(launcher: Launcher, bench: Bench) -> None:
+    await bench.attach()
+    await launcher.tells_usage(host=10.0, busy=100.0)
+    await launcher.tells_usage(host=11.0, busy=110.0)
+    await launcher.channel.send(Resumed(time=time.time(), paused_seconds=100))
+    await bench.attach()
+    await launcher.tells_usage(host=50.0, busy=115.0)
+    bench.say(offers=(bench.offer(1, f'python3 -c "{SPIN.format(0.4)}"'),))
+    assert (await bench.report(Key(job_id(1), 1))).usage.cpu_seconds < 0.1
 
 
 @pytest.fixture

@@ -120,6 +120,15 @@ async def test_pause_and_resume(parts: Parts) -> None:
         await vm.idle()
 
 
+async def test_the_guest_hears_what_its_vm_has_cost(parts: Parts) -> None:
+    driver = FakeDriver()
+    async with launched(replace(parts, driver=driver)) as vm:
+        await vm.idle()
+        told = driver.guest("vm").told_cpu_seconds
+        await vm.until(lambda: bool(told))
+        assert 0.0 < told[0] <= vm.status.cpu_seconds
+
+
 async def test_a_deaf_guest_is_paused_and_stopped_all_the_same(parts: Parts) -> None:
     parts = replace(parts, driver=FakeDriver(Behaviour(deaf=True)))
     async with launched(parts) as vm:

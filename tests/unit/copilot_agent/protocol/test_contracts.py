@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from copilot_agent.protocol.capabilities import Capabilities
-from copilot_agent.protocol.guest import GUEST_MESSAGE, HOST_MESSAGE, Stop
+from copilot_agent.protocol.guest import GUEST_MESSAGE, HOST_MESSAGE, Stop, VmUsage
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.job import FailureClass, InputFile, JobSpec, OutputFile, Requirements
 from copilot_agent.protocol.receipt import canonical_json
@@ -83,6 +83,15 @@ def test_guest_messages_are_told_apart_by_type() -> None:
     assert isinstance(HOST_MESSAGE.validate_json(b'{"type":"stop","new_field":1}'), Stop)
     with pytest.raises(ValidationError):
         GUEST_MESSAGE.validate_json(b'{"type":"hello","epoch":-1,"agent_version":"1"}')
+
+
+def test_what_a_vm_has_cost_is_a_sound_number() -> None:
+    assert HOST_MESSAGE.validate_json(VmUsage(cpu_seconds=2.5).model_dump_json()) == VmUsage(
+        cpu_seconds=2.5
+    )
+    for nonsense in ("-1", "1e13", "NaN", "Infinity", '"many"', "null"):
+        with pytest.raises(ValidationError):
+            HOST_MESSAGE.validate_json(f'{{"type":"usage","cpu_seconds":{nonsense}}}')
 
 
 def test_canonical_json_has_one_form() -> None:
