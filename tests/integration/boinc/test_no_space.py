@@ -55,7 +55,7 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_save(
     tmp_path: Path, application: Path, small_disk: Path
 ) -> None:
     async with world(tmp_path, application, settings=VM, volunteer_home=small_disk) as one:
-        job = await one.submit(*spin(400_000))
+        job = await one.submit(*spin(100_000))
         (name,) = await one.work()
         task = await one.started(name)
         await one.guest(task, "working")
