@@ -16,7 +16,7 @@ SPIN = "i=0; while [ $i -lt {} ]; do i=$((i+1)); done"
 
 
 async def test_attach_work_and_credit(tmp_path: Path, application: Path) -> None:
-    settings = VM + "[task]\ntask_seconds = 50\n"
+    settings = VM + "[task]\ntask_seconds = 600\n"
     async with world(tmp_path, application, settings=settings) as one:
         job = await one.submit("/bin/sh", "-c", SPIN.format(300_000))
         (name,) = await one.work()
@@ -33,7 +33,9 @@ async def test_attach_work_and_credit(tmp_path: Path, application: Path) -> None
         await one.vm(task, "paused")
         await one.volunteer.order(task, "resume")
         await one.vm(task, "running")
-        await one.ended(job, 120)
+        await one.ended(job, 240)
+        one.project.send_trickle(name, "<finish/>")
+        await one.volunteer.project(one.project.url, "update")
         report = await one.project.reported(name, 180)
         assert report.succeeded, report.stderr
         log.info("%s", report.stderr)
