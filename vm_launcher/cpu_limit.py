@@ -12,7 +12,7 @@ class CpuLimit:
         self._driver = driver
         self._handle: Handle | None = None
         self._percent = percent
-        self._held = False
+        self._held = self._sole = False
 
     @property
     def percent(self) -> int:
@@ -27,12 +27,13 @@ class CpuLimit:
         self._percent = percent
         await self.apply()
 
-    async def hold(self, held: bool) -> None:
-        """Let the VM rest, and go on again."""
-        self._held = held
+    async def hold(self, held: bool, sole: bool = False) -> None:
+        """Let the VM rest, and go on; if such rests are the `sole` limit, then without ours."""
+        self._held, self._sole = held, sole
         await self.apply()
 
     async def apply(self) -> None:
         if self._handle is not None:
+            percent = 0 if self._held else 100 if self._sole else self._percent
             with contextlib.suppress(DriverError):  # it does not run: asked again when it does
-                await self._driver.limit(self._handle, 0 if self._held else self._percent)
+                await self._driver.limit(self._handle, percent)

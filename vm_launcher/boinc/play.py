@@ -150,8 +150,8 @@ class Play:
         match effect:
             case ev.AskVm(ask, reason):
                 self._made.launcher.ask(ask, reason)
-            case ev.HoldVm(held):
-                await self._made.launcher.cpu.hold(held)
+            case ev.HoldVm(held, sole):
+                await self._made.launcher.cpu.hold(held, sole)
             case ev.Trickle(seconds, total):
                 self._trickle(seconds, total)
             case Say(_, text):

@@ -27,6 +27,8 @@ UNREACHED_REASON = "the manager cannot be reached, your processor is free"
 _WAITING = {"idle": IDLE_REASON, "connecting": UNREACHED_REASON}
 _SUSPENDED = "suspended by BOINC"
 _NEVER = float("-inf")
+_THROTTLES = 3
+"""Short pauses in a row: nobody suspends a task so often by hand."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Task:
         self._finish_by = 0.0
         """In running seconds."""
         self._held_until: float | None = None
+        self._short_pauses = 0
+        """In a row."""
         self._resumed_at = self._checkpointed_at = _NEVER
         self._looked_at: float | None = None
         self._trickled_at: float | None = None
@@ -110,6 +114,7 @@ class Task:
         self.suspended = True
         if now - self._resumed_at < self._rules.short_pause_seconds:
             # A client that throttles by suspending does it every second or so.
+            self._short_pauses += 1
             self._held_until = now + self._rules.short_pause_seconds
             return [ev.HoldVm(held=True)]
         return [ev.AskVm(Ask.PAUSE, _SUSPENDED)]
@@ -144,7 +149,7 @@ class Task:
         if self._held_until is None:
             return []
         self._held_until = None
-        return [ev.HoldVm(held=False)]
+        return [ev.HoldVm(held=False, sole=self._short_pauses >= _THROTTLES)]
 
     # What the VM does
 
@@ -157,7 +162,7 @@ class Task:
         self.meter.read(view.cpu_seconds)
         self._count(view)
         self._checkpoint(now)
-        effects = self._overdue(now)
+        effects = self._overdue(now) + self._unthrottled(now)
         if runs and not self._leaving:
             effects += self._idle(view.guest_state, passed, wall, now)
             effects += self._time_is_up()
@@ -179,11 +184,20 @@ class Task:
 
     def _overdue(self, now: float) -> list[ev.TaskEffect]:
         if self._held_until is not None and now >= self._held_until:
+            self._short_pauses = 0
             return [*self._let_go(), ev.AskVm(Ask.PAUSE, _SUSPENDED)]
         if self._force_at is not None and now >= self._force_at:
             self._force_at = None
             return [ev.AskVm(Ask.STOP_NOW)]
         return []
+
+    def _unthrottled(self, now: float) -> list[ev.TaskEffect]:
+        """The client has stopped its throttling: ours is needed again."""
+        over = now - self._resumed_at >= self._rules.short_pause_seconds
+        if self.suspended or self._leaving or not over or not self._short_pauses:
+            return []
+        throttled, self._short_pauses = self._short_pauses >= _THROTTLES, 0
+        return [ev.HoldVm(held=False)] if throttled else []
 
     def _idle(
         self, guest_state: str, passed: float, wall: float, now: float

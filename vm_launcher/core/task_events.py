@@ -74,6 +74,8 @@ class HoldVm:
     """Stop its process, or let it run again, without a word to the guest."""
 
     held: bool
+    sole: bool = False
+    """The client keeps the volunteer's CPU limit in this way; ours would come on top of it."""
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,26 @@ def test_a_client_that_throttles_is_not_announced() -> None:
     played.say(Suspend())
     played.say(Resume())
     for _ in range(20):
-        played.look(1)
+        assert played.look(1) == []
         assert played.say(Suspend()) == [HoldVm(held=True)]
         assert played.look(1) == []
-        assert played.say(Resume()) == [HoldVm(held=False)]
+        assert asks(played.say(Resume())) == []
+
+
+def test_a_client_that_throttles_is_not_helped_by_our_own_limit() -> None:
+    played = Played()
+    played.say(Suspend())
+    played.say(Resume())
+    sole = []
+    for _ in range(5):
+        played.look(1)
+        played.say(Suspend())
+        played.look(1)
+        sole += [effect.sole for effect in played.say(Resume()) if isinstance(effect, HoldVm)]
+    assert sole == [False, False, True, True, True], "twice may be a person"
+    assert played.look(9) == []
+    assert played.look(1) == [HoldVm(held=False)], "it throttles no more"
+    assert played.look(30) == []
 
 
 def test_a_short_pause_that_gets_long_is_announced_after_all() -> None:
