@@ -79,8 +79,8 @@ async def _task(frame: Frame, one: World) -> Seen:
     abort = await _aborted(one, task)
     seen = Seen(start, start_cpu, status.vm_boot_seconds or 0.0, suspend, abort, memory)
     frame.say(
-        f"QEMU after {start:.2f} s ({start_cpu:.2f} s CPU), suspended in {suspend:.2f} s, launcher {memory:.1f} MiB, "
-        f"nothing left {abort:.2f} s after the abort"
+        f"QEMU after {start:.2f} s ({start_cpu:.2f} s CPU), suspended in {suspend:.2f} s, "
+        f"launcher {memory:.1f} MiB, nothing left {abort:.2f} s after the abort"
     )
     return seen
 
