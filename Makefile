@@ -24,7 +24,7 @@ help:
 	@echo "                ARGS='--carrier xmpp' (or http) has all pilots talk over that"
 	@echo "make faults     kill, stop, part and fill real processes at every step of a job's life;"
 	@echo "                CELL=s5-agent-kill SEED=7 is one cell again, ARGS=--no-vm starts no VM"
-	@echo "make fresh      both commands in a new, bare Debian 12; ONLY=demo or ONLY=test for one; logs in fresh-out/"
+	@echo "make fresh      both commands in a new, bare Debian 12; ONLY=demo, test or demo-boinc for one; logs in fresh-out/"
 	@echo "make bench      measure beside peers, into bench-out/ and docs/measurements.md; ONLY=name for one,"
 	@echo "                ARGS=--list says which there are"
 	@echo "make lock       write requirements/*.txt anew; UPGRADE=1 takes the newest versions"

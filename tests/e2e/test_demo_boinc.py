@@ -49,7 +49,7 @@ async def test_ctrl_c_while_the_vm_runs_leaves_nothing(demo: DemoProgram) -> Non
     async with asyncio.timeout(120):
         async for line in process.stdout:
             said.append(line.decode())
-            if "VM running" in said[-1]:
+            if said[-1].endswith("VM running\n"):
                 process.send_signal(signal.SIGINT)
     assert await process.wait() == 130, "".join(said)
     assert "everything was stopped" in said[-1]

@@ -206,8 +206,9 @@ class BoincClient(Remote):
 
     async def _gone(self, seconds: float) -> None:
         if self._process is not None:
-            async with asyncio.timeout(seconds):
-                await self._process.wait()
+            # in Debian's Python 3.11.2 asyncio.timeout raises CancelledError, not TimeoutError, in
+            # the clean-up of a task that was cancelled
+            await asyncio.wait_for(self._process.wait(), seconds)
 
 
 def _give(directory: Path, user: str) -> None:
