@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import signal
 import tempfile
@@ -147,7 +148,7 @@ def _task(
 ) -> Task:
     times, credit = settings.task, settings.credit
     progress = notebook.read()
-    progress.trickled_seconds = float(client.trickle_mark() or 0.0)
+    progress.trickled_seconds = _told_before(client.trickle_mark())
     rules = TaskRules(
         task_seconds=times.task_seconds,
         grace_seconds=times.grace_seconds,
@@ -162,6 +163,20 @@ def _task(
         used = max(data.wu_cpu_time, progress.saved_cpu_seconds)
         return Task(rules, progress, Meter(used, found[0].cpu_seconds))
     return Task(rules, progress, Meter(data.wu_cpu_time))
+
+
+def _told_before(mark: str) -> float:
+    """CPU seconds that earlier trickles have told; the volunteer can edit the file."""
+    try:
+        seconds = float(mark or 0.0)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise SlotError(
+            f"it is unknown what has been reported by trickles: {mark[:80]!r}",
+            remedy="abort this task in the BOINC manager",
+        )
+    return seconds
 
 
 def _owner_settings(

@@ -257,6 +257,8 @@ async def test_a_host_without_qemu_is_told_the_package(
         ("manifest.json", b"{}", "manifest"),
         ("enrolment", b"short\n", "no enrolment secret"),
         ("launcher.toml", b"manager = 7\n", "manager"),
+        ("launcher.toml", b"manager = " + b"[" * 20_000, "is not valid TOML: maximum"),
+        ("launcher.toml", b'manager = "http://["\n', "host:port"),
     ],
 )
 async def test_what_cannot_start_ends_the_task_with_the_reason(
@@ -268,6 +270,13 @@ async def test_what_cannot_start_ends_the_task_with_the_reason(
     assert (code, notice) == ("206", "notice")
     assert words in message
     assert left_running(client) == set()
+
+
+@pytest.mark.parametrize("mark", ["many", "nan", "-5.0", "inf"])
+async def test_what_trickles_have_told_is_not_guessed(client: PlayedClient, mark: str) -> None:
+    (client.slot / "copilot_trickles.json").write_text(f'{{"mark": "{mark}"}}')
+    assert await client.whole() == 206
+    assert "unknown what has been reported" in client.said("boinc_finish_called")[1]
 
 
 async def test_no_memory_for_a_vm(client: PlayedClient) -> None:
