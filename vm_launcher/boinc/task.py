@@ -82,7 +82,7 @@ async def _occupied(start: Start) -> int:
         except (CopilotError, ImageError) as error:
             ending = _refused(error)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             ending = Postpone(HOUR, "the disk of the BOINC client is full", notice=True)
         finally:
@@ -120,7 +120,10 @@ def _end(slot: Slot, ending: Ending) -> int:
             return 0
         case Finish(status, message, notice):
             log.info("finished, exit code %d %s", status, message)
-            slot.finish(status, message, notice=notice)
+            try:
+                slot.finish(status, message, notice=notice)
+            except SlotError as error:  # after 0 the client starts us again, and we finish then
+                log.error("%s", error.message)
             return status
 
 

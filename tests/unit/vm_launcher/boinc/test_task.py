@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.receipts import ReceiptMaker
 from tests.unit.vm_launcher.images.conftest import SmallImage
 from vm_launcher import assembly
 from vm_launcher.boinc import task
@@ -307,3 +308,16 @@ async def test_no_room_to_say_that_it_waits_is_no_failure(client: PlayedClient) 
     (client.slot / "boinc_temporary_exit.part").mkdir()  # as good as no room
     assert await client.whole() == 0
     assert "handle.json" in left_running(client), "the VM is kept for the next start"
+
+
+async def test_no_room_to_say_that_it_has_finished_loses_no_receipts(client: PlayedClient) -> None:
+    client.put("launcher.toml", OVER_SOON.encode())
+    maker = ReceiptMaker()
+    (client.slot / "launcher").mkdir()
+    (client.slot / "launcher" / "receipts.jsonl").write_bytes(maker.file(2) + b'{"torn":')
+    (client.slot / "boinc_finish_called.part").mkdir()  # as good as no room
+    assert await client.whole() == 0, "it is to be started again"
+    (client.slot / "boinc_finish_called.part").rmdir()
+    assert await client.whole() == 0
+    assert client.said("boinc_finish_called") == ["0"]
+    assert (client.project / "receipts.7").read_bytes() == maker.file(2)
