@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -151,7 +150,7 @@ class StateDirectory:
 
     def read_status(self) -> Status | None:
         try:
-            return Status.model_validate(json.loads(self.status.read_bytes()))
+            return Status.model_validate_json(self.status.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
 

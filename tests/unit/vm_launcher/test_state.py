@@ -66,6 +66,11 @@ def test_a_copied_handle_is_not_used(tmp_path: Path) -> None:
     assert StateDirectory(one).load_handle() is not None
 
 
+def test_a_status_that_was_tampered_with_is_none(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text("[" * 50_000)
+    assert StateDirectory(tmp_path).read_status() is None
+
+
 def test_sockets_have_short_paths_and_go_away(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
