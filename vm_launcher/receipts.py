@@ -4,6 +4,7 @@ They are kept as they came. Whoever has the manager's public key can verify them
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from copilot_agent.protocol.receipt import Receipt
 
 MOST_BYTES = 256 << 20
 """About 300,000 receipts. A guest that invents more does not fill the disk."""
+
+MOST_UPLOADED_BYTES = 16 << 20
+MOST_UPLOADED = 20_000
+"""A BOINC project takes no larger file; one with more in it would be worth nothing."""
 
 
 class ReceiptsFullError(Exception):
@@ -36,13 +41,37 @@ class ReceiptFile:
 
     def append(self, receipts: Iterable[Receipt]) -> None:
         """Returns when they are on the disk; raises `ReceiptsFullError` or `OSError`."""
-        text = "".join(receipt.model_dump_json() + "\n" for receipt in receipts)
-        with self._path.open("ab") as file:
-            if file.tell() + len(text) > self._most_bytes:
+        data = _lines(receipts)
+        with self._path.open("ab", buffering=0) as file:
+            before = file.tell()
+            if before + len(data) > self._most_bytes:
                 raise ReceiptsFullError(f"{self._path} has reached {self._most_bytes >> 20} MiB")
-            if file.tell() and not self._ends_with_newline():
-                text = "\n" + text
-            file.write(text.encode())
+            if before and not self._ends_with_newline():
+                data = b"\n" + data
+            try:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)  # they come again, and would be there twice
+                raise
+
+    def hand_in(self, target: Path) -> None:
+        """Write for the project what it can count: each whole receipt once, no more than it takes.
+
+        It refuses a file with anything else in it altogether. Raises `OSError`.
+        """
+        seen: set[str] = set()
+        written = 0
+        with target.open("wb") as file:
+            for receipt in self.load():
+                line = _lines([receipt])
+                if receipt.statement.id in seen or written + len(line) > MOST_UPLOADED_BYTES:
+                    continue
+                if len(seen) == MOST_UPLOADED:
+                    break
+                seen.add(receipt.statement.id)
+                written += file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
@@ -50,3 +79,7 @@ class ReceiptFile:
         with self._path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
+
+
+def _lines(receipts: Iterable[Receipt]) -> bytes:
+    return "".join(f"{receipt.model_dump_json()}\n" for receipt in receipts).encode()

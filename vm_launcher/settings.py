@@ -93,7 +93,7 @@ def _read(file: Path) -> dict[str, object]:
         tree: dict[str, object] = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{file} is not valid TOML: {error}") from None
     for name in ("image", "image_key", "enrolment_file", "state", "ca_file"):
         value = tree.get(name)

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -126,13 +125,17 @@ class StateDirectory:
     def load_handle(self) -> tuple[Handle, float] | None:
         """The VM that an earlier run left, and when that was written; None without one."""
         try:
-            text = self._handle.read_bytes()
-            return Handle.model_validate_json(text), self._handle.stat().st_mtime
+            handle = Handle.model_validate_json(self._handle.read_bytes())
+            if handle.spec.directory.resolve() == self.vm.resolve():
+                return handle, self._handle.stat().st_mtime
         except FileNotFoundError:
             return None
         except ValidationError:
-            self._handle.unlink()  # another version's: nothing that we could go on with
-            return None
+            pass
+        # Another version's, or copied from another state directory, where that very VM may run:
+        # nothing that we could go on with, or may remove.
+        self._handle.unlink()
+        return None
 
     def keep_handle(self, handle: Handle | None) -> None:
         if handle is None:
@@ -147,7 +150,7 @@ class StateDirectory:
 
     def read_status(self) -> Status | None:
         try:
-            return Status.model_validate(json.loads(self.status.read_bytes()))
+            return Status.model_validate_json(self.status.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
 

@@ -34,4 +34,8 @@ if ! tail -c "+@START@" "$0" | tar -xzof - -C "$unpacked"; then
     rm -rf "$unpacked"
     fail "the launcher does not unpack: $PWD needs @MEGABYTES@ MB of free space (and this computer tail, tar and gzip)" "$@"
 fi
+if ! [ -x "$unpacked/vm-launcher" ]; then
+    rm -rf "$unpacked"
+    fail "no program may be started from $PWD: its file system is mounted noexec" "$@"
+fi
 MALLOC_ARENA_MAX=1 exec "$unpacked/vm-launcher" "$@" # threads do not get heaps of their own

@@ -116,7 +116,7 @@ def _target(path: Path | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.parent / f"{path.name}.partial"
     try:
         with partial.open("w", encoding="utf-8", newline="") as file:
             yield file

@@ -1,6 +1,5 @@
 """What a task remembers from one start to the next: a small file in the slot."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +12,10 @@ from vm_launcher.state import write_durably
 log = logging.getLogger("vm_launcher")
 
 _MOST_BYTES = 4096
-_Count = Annotated[int, Field(ge=0, le=1 << 40)]
-_Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+_MOST_COUNT = 1 << 40
+_MOST_SECONDS = 1e12
+_Count = Annotated[int, Field(ge=0, le=_MOST_COUNT)]
+_Seconds = Annotated[float, Field(ge=0, le=_MOST_SECONDS, allow_inf_nan=False)]
 
 
 class _Page(BaseModel):
@@ -40,8 +41,8 @@ class Notebook:
         """A new task's if there is none, or a damaged one: the receipts are kept elsewhere."""
         try:
             with self._path.open("rb") as file:
-                page = _Page.model_validate(json.loads(file.read(_MOST_BYTES)))
-        except (OSError, ValueError, ValidationError):
+                page = _Page.model_validate_json(file.read(_MOST_BYTES))
+        except (OSError, ValidationError):
             page = _Page()
         return Progress(**page.model_dump(exclude={"version"}))
 
@@ -50,7 +51,8 @@ class Notebook:
 
         Nothing is written if nothing has changed.
         """
-        page = _Page(**vars(progress)).model_dump_json().encode()
+        fields = {name: _bounded(value) for name, value in vars(progress).items()}
+        page = _Page.model_validate(fields).model_dump_json().encode()
         if page == self._written:
             return
         try:
@@ -59,3 +61,10 @@ class Notebook:
             log.warning("the task's progress cannot be written: %s", error.strerror)
         else:
             self._written = page
+
+
+def _bounded(value: float | None) -> float | None:
+    """A guest may count its jobs as it likes, and must not end the task by that."""
+    if value is None:
+        return None
+    return min(value, _MOST_COUNT if isinstance(value, int) else _MOST_SECONDS)

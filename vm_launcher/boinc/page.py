@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 _REQUEST_SECONDS = 5.0
 _MOST_BYTES = 8192
+_MOST_AT_ONCE = 16
+"""A browser needs a few. Others on this computer must not use up the launcher's descriptors."""
 _HOSTS = ("127.0.0.1", "localhost")
 _REFRESH_SECONDS = 5
 
@@ -21,6 +23,15 @@ Lines = Callable[[], Iterable[str]]
 async def served(lines: Lines) -> AsyncIterator[str]:
     """The page's URL, while the block runs."""
 
+    room = asyncio.Semaphore(_MOST_AT_ONCE)
+
+    async def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if room.locked():
+            writer.transport.abort()
+            return
+        async with room:
+            await answer(reader, writer)
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             try:
@@ -30,7 +41,7 @@ async def served(lines: Lines) -> AsyncIterator[str]:
             finally:
                 writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=_MOST_BYTES)
+    server = await asyncio.start_server(come, "127.0.0.1", 0, limit=_MOST_BYTES)
     port = server.sockets[0].getsockname()[1]
     try:
         yield f"http://localhost:{port}"

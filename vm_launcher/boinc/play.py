@@ -26,6 +26,7 @@ from vm_launcher.core import task_events as ev
 from vm_launcher.core.events import End, Say
 from vm_launcher.core.task import Task
 from vm_launcher.core.task_endings import ABORTED
+from vm_launcher.receipts import ReceiptFile
 
 log = logging.getLogger("vm_launcher")
 
@@ -232,9 +233,7 @@ class Play:
 
     def _hand_in(self) -> None:
         """BOINC uploads what is there when the task has ended."""
-        kept = self._made.launcher.receipts_file
-        target = self._slot.resolve(RECEIPTS)
-        target.write_bytes(kept.read_bytes() if kept.exists() else b"")
+        ReceiptFile(self._made.launcher.receipts_file).hand_in(self._slot.resolve(RECEIPTS))
 
     async def _last_words(self, ending: ev.Ending) -> None:
         """The last CPU time and checkpoint, which the client should read before we leave."""

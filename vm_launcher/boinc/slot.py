@@ -68,12 +68,17 @@ class Slot:
         """
         if not _NAME.fullmatch(name):
             raise SlotError(f"{name[:80]!r} is no logical name of a file", remedy="correct it")
-        place = self._follow(self.directory / name).resolve()
+        try:
+            place = self._follow(self.directory / name).resolve()
+        except (OSError, RuntimeError):  # links in a circle
+            raise _not_plain(name) from None
         if not any(place.is_relative_to(allowed) for allowed in self._allowed()):
             raise SlotError(
                 f"the file {name} of the task lies outside the project's directory: {place}",
                 remedy="reset the project in the BOINC manager",
             )
+        if place.exists() and not place.is_file():
+            raise _not_plain(name)
         return place
 
     def finish(self, code: int, message: str = "", notice: bool = False) -> None:
@@ -146,6 +151,14 @@ class Slot:
             if project := self.init_data().project_dir:
                 places.append((self.directory / project).resolve())
         return places
+
+
+def _not_plain(name: str) -> SlotError:
+    """A pipe, say, for which one would wait for ever."""
+    return SlotError(
+        f"the file {name} of the task is no plain file",
+        remedy="reset the project in the BOINC manager",
+    )
 
 
 def _is_file_at(descriptor: int, path: Path) -> bool:

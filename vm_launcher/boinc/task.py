@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import signal
 import tempfile
@@ -81,7 +82,7 @@ async def _occupied(start: Start) -> int:
         except (CopilotError, ImageError) as error:
             ending = _refused(error)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             ending = Postpone(HOUR, "the disk of the BOINC client is full", notice=True)
         finally:
@@ -119,7 +120,10 @@ def _end(slot: Slot, ending: Ending) -> int:
             return 0
         case Finish(status, message, notice):
             log.info("finished, exit code %d %s", status, message)
-            slot.finish(status, message, notice=notice)
+            try:
+                slot.finish(status, message, notice=notice)
+            except SlotError as error:  # after 0 the client starts us again, and we finish then
+                log.error("%s", error.message)
             return status
 
 
@@ -147,7 +151,7 @@ def _task(
 ) -> Task:
     times, credit = settings.task, settings.credit
     progress = notebook.read()
-    progress.trickled_seconds = float(client.trickle_mark() or 0.0)
+    progress.trickled_seconds = _told_before(client.trickle_mark())
     rules = TaskRules(
         task_seconds=times.task_seconds,
         grace_seconds=times.grace_seconds,
@@ -162,6 +166,20 @@ def _task(
         used = max(data.wu_cpu_time, progress.saved_cpu_seconds)
         return Task(rules, progress, Meter(used, found[0].cpu_seconds))
     return Task(rules, progress, Meter(data.wu_cpu_time))
+
+
+def _told_before(mark: str) -> float:
+    """CPU seconds that earlier trickles have told; the volunteer can edit the file."""
+    try:
+        seconds = float(mark or 0.0)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise SlotError(
+            f"it is unknown what has been reported by trickles: {mark[:80]!r}",
+            remedy="abort this task in the BOINC manager",
+        )
+    return seconds
 
 
 def _owner_settings(

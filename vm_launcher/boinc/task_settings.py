@@ -106,5 +106,5 @@ def _read(path: Path) -> dict[str, object]:
         raise SettingsError(f"{path} is longer than {MAX_SETTINGS_BYTES} bytes")
     try:
         return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None

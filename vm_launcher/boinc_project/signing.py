@@ -84,7 +84,11 @@ class PrivateKey:
         bits, (modulus, exponent, *numbers) = _parse_key(text, _PRIVATE_FIELDS)
         private, p, q = numbers[:3]
         known = 2  # any number: what one exponent does, the other must undo
-        if p * q != modulus or pow(pow(known, private, modulus), exponent, modulus) != known:
+        if (
+            not modulus
+            or p * q != modulus
+            or pow(pow(known, private, modulus), exponent, modulus) != known
+        ):
             raise _no_key("its numbers do not fit together")
         return cls(PublicKey(bits, modulus, exponent), tuple(numbers))
 

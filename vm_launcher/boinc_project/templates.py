@@ -6,8 +6,8 @@ Formats: BOINC's create_work, its plan class specification, xadd and config.xml.
 from vm_launcher.boinc.task_settings import TaskSettings
 from vm_launcher.boinc_project.bounds import bounds, longest_trickle
 from vm_launcher.boinc_project.names import ENROLMENT, MAIN_ARGUMENT, PLAN_CLASS, RECEIPTS
+from vm_launcher.receipts import MOST_UPLOADED_BYTES
 
-MOST_RECEIPT_BYTES = 16 << 20
 VARIETY = "copilot_runtime"
 """Of the trickles that carry the running time."""
 _OLDEST_CLIENT = 72000
@@ -51,7 +51,7 @@ def output_template() -> str:
         <name><OUTFILE_0/></name>
         <generated_locally/>
         <upload_when_present/>
-        <max_nbytes>{MOST_RECEIPT_BYTES}</max_nbytes>
+        <max_nbytes>{MOST_UPLOADED_BYTES}</max_nbytes>
         <url><UPLOAD_URL/></url>
     </file_info>
     <result>

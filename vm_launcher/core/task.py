@@ -33,7 +33,7 @@ _THROTTLES = 3
 
 @dataclass(frozen=True)
 class TaskRules:
-    """Seconds."""
+    """Seconds, where nothing else is said."""
 
     task_seconds: float = 86400.0
     """How long the VM runs in one task."""
@@ -45,6 +45,8 @@ class TaskRules:
     """… after this time."""
     idle_end_seconds: float = 14400.0
     """Of wall time without a job, until the task ends."""
+    most_receipts: int = 10_000
+    """With so many the task ends before its time: one upload does not hold many more."""
     checkpoint_seconds: float = 300.0
     """At least so long between two checkpoints."""
     trickle_seconds: float | None = None
@@ -224,6 +226,8 @@ class Task:
             return self._finish("the project asks this task to end")
         if self.progress.running_seconds >= self._rules.task_seconds:
             return self._finish("the task has run for its time")
+        if self.progress.receipts >= self._rules.most_receipts:
+            return self._finish("the task has as many receipts as it can hand in")
         return []
 
     def _finish(self, why: str) -> list[ev.TaskEffect]:

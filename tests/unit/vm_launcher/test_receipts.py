@@ -1,12 +1,18 @@
 """Receipts are kept once, durably, and add up."""
 
+import contextlib
+import resource
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from copilot_agent.protocol.ids import make_id
 from copilot_agent.protocol.receipt import Receipt, Statement
+from job_manager_adapter.boinc_project.checking import MOST_BYTES, MOST_RECEIPTS, check_file
+from tests.harness.receipts import ENROLMENT, ReceiptMaker
+from vm_launcher import receipts
 from vm_launcher.core.credit import CreditBook, Totals
 from vm_launcher.receipts import ReceiptFile, ReceiptsFullError
 
@@ -44,6 +50,62 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     file.append([receipt(3)])
     assert list(file.load()) == [receipt(1), receipt(3)]
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """In each file; the rest is not written, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.jsonl"
+    file, book = ReceiptFile(path), CreditBook()
+    file.append(book.add([receipt(1)]))
+    whole = path.read_bytes()
+    more = book.add([receipt(number) for number in range(2, 6)])
+    with room_for(3 * len(whole) + 100), pytest.raises(OSError, match="No space left"):
+        file.append(more)
+    assert path.read_bytes() == whole
+    file.append(more)
+    assert [one.statement.id for one in file.load()] == [
+        receipt(n).statement.id for n in range(1, 6)
+    ]
+
+
+def test_what_is_handed_in_is_good_whatever_has_happened(tmp_path: Path) -> None:
+    maker, path = ReceiptMaker(), tmp_path / "receipts.jsonl"
+    one, two = maker.file(1), maker.file(2).splitlines(keepends=True)[1]
+    path.write_bytes(one + two[:100] + b"\n" + one + b"\0\0\n" + two + two[:-7])
+    ReceiptFile(path).hand_in(tmp_path / "upload")
+    data = (tmp_path / "upload").read_bytes()
+    assert data == one + two
+    assert len(check_file(data, [maker.public], ENROLMENT)) == 2
+
+
+def test_no_more_is_handed_in_than_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert receipts.MOST_UPLOADED <= MOST_RECEIPTS
+    assert receipts.MOST_UPLOADED_BYTES <= MOST_BYTES
+    file = ReceiptFile(tmp_path / "receipts.jsonl")
+    file.append([receipt(number) for number in range(5)])
+    monkeypatch.setattr(receipts, "MOST_UPLOADED", 3)
+    file.hand_in(tmp_path / "upload")
+    assert len((tmp_path / "upload").read_bytes().splitlines()) == 3
+    monkeypatch.setattr(receipts, "MOST_UPLOADED_BYTES", 1000)
+    file.hand_in(tmp_path / "upload")
+    assert len((tmp_path / "upload").read_bytes().splitlines()) == 2
+
+
+def test_without_receipts_an_empty_file_is_handed_in(tmp_path: Path) -> None:
+    ReceiptFile(tmp_path / "receipts.jsonl").hand_in(tmp_path / "upload")
+    assert (tmp_path / "upload").read_bytes() == b""
 
 
 def test_a_guest_cannot_fill_the_disk(tmp_path: Path) -> None:

@@ -55,6 +55,22 @@ def test_a_handle_of_another_version_is_given_up(tmp_path: Path) -> None:
     assert not (tmp_path / "handle.json").exists()
 
 
+def test_a_copied_handle_is_not_used(tmp_path: Path) -> None:
+    """Its VM may run for the state directory that it was copied from."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for home in (one, other):
+        home.mkdir()
+    StateDirectory(one).keep_handle(handle(one))
+    (other / "handle.json").write_bytes((one / "handle.json").read_bytes())
+    assert StateDirectory(other).load_handle() is None
+    assert StateDirectory(one).load_handle() is not None
+
+
+def test_a_status_that_was_tampered_with_is_none(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text("[" * 50_000)
+    assert StateDirectory(tmp_path).read_status() is None
+
+
 def test_sockets_have_short_paths_and_go_away(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)

@@ -46,6 +46,33 @@ def test_the_program_gets_words_files_and_process_of_the_file(tmp_path: Path) ->
     assert left.stat().st_mode & 0o077 == 0, "nobody else's business"
 
 
+def test_where_no_program_may_be_started_nothing_is_left(tmp_path: Path) -> None:
+    """As on a file system that is mounted noexec."""
+    directory = program(tmp_path / "in", "#!/bin/sh\n")
+    (directory / "vm-launcher").chmod(0o644)
+    bundle(directory, HEADER, tmp_path / "out")
+    slot = tmp_path / "slot"
+    slot.mkdir()
+    subprocess.run([tmp_path / "out", "boinc-task"], cwd=slot, check=True, timeout=20)
+    (left,) = slot.iterdir()
+    assert left.name == "boinc_temporary_exit"
+    assert "noexec" in left.read_text()
+
+
+def test_what_others_have_put_there_is_not_followed(tmp_path: Path) -> None:
+    bundle(program(tmp_path / "in", "#!/bin/sh\n"), HEADER, tmp_path / "out")
+    slot, precious = tmp_path / "slot", tmp_path / "precious"
+    for made in (slot, precious, slot / ".vm-launcher-1 2-\n3"):
+        made.mkdir()
+    (precious / "file").touch()
+    (slot / ".vm-launcher-99999999-5").symlink_to(precious)
+    (slot / ".vm-launcher-1 2-\n3" / "link").symlink_to(precious)
+    subprocess.run([tmp_path / "out"], cwd=slot, check=True, timeout=20)
+    assert (precious / "file").exists()
+    (left,) = slot.iterdir()
+    assert (left / "vm-launcher").exists()
+
+
 def test_a_change_of_any_source_is_seen(tmp_path: Path) -> None:
     for name in ("vm_launcher", "copilot_agent/protocol", "deploy/launcher", "requirements"):
         (tmp_path / name).mkdir(parents=True)

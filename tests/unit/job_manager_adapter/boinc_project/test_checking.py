@@ -1,5 +1,7 @@
 """What an uploaded file is worth, and what is refused."""
 
+import tracemalloc
+
 import pytest
 
 from copilot_agent.protocol.ids import make_id
@@ -113,3 +115,15 @@ def test_a_files_name_tells_workunit_and_result(name: str) -> None:
 )
 def test_other_names_tell_nothing(name: str) -> None:
     assert parse_upload(name.format(wu=workunit_name(ENROLMENT))) is None
+
+
+def test_a_file_of_empty_lines_costs_little_memory() -> None:
+    data = b"x" + b"\n" * (4 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError, match="lines"):
+            check(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(data)

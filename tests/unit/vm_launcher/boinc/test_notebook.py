@@ -16,11 +16,20 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Notebook(path).read() == DONE
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"running_seconds": -1}', '{"receipts": "many"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "[" * 4096, '{"running_seconds": -1}', '{"receipts": "many"}']
+)
 def test_a_damaged_one_is_a_new_one(tmp_path: Path, text: str) -> None:
     path = tmp_path / "progress.json"
     path.write_text(text)
     assert Notebook(path).read() == Progress()
+
+
+def test_a_guest_that_counts_too_far_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    beyond = Progress(jobs_succeeded=1 << 41, jobs_failed=1 << 70, trickled_seconds=1e15)
+    Notebook(path).write(beyond)
+    assert Notebook(path).read().jobs_failed >= 1 << 40
 
 
 def test_fields_of_a_later_version_do_no_harm(tmp_path: Path) -> None:

@@ -60,3 +60,24 @@ def test_the_headline() -> None:
     assert words(task, state="running") == "Waiting for work, your processor is free"
     task.suspended = True
     assert words(task, state="paused") == "Paused by BOINC"
+
+
+async def test_others_on_this_computer_do_not_take_all_connections() -> None:
+    async with served(lambda: ["words"]) as url, asyncio.timeout(20):
+        port = urlsplit(url).port
+        many = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        ends = [asyncio.create_task(reader.read()) for reader, _ in many]
+        turned_away = 0
+        while turned_away < 24:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            ended = [end for end in ends if end.done()]
+            turned_away += len(ended)
+            ends = [end for end in ends if end not in ended]
+            for end in ended:
+                assert isinstance(end.exception(), ConnectionError) or end.result() == b""
+        assert len(ends) == 16
+        for _, writer in many:
+            writer.close()
+        await asyncio.wait(ends)
+        reply = await ask(url, "GET / HTTP/1.1\r\nHost: localhost:PORT\r\n\r\n")
+        assert "words" in reply

@@ -1,6 +1,7 @@
 """The slot's files."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -42,6 +43,16 @@ def test_a_file_that_is_to_be_written(slot: Slot, tmp_path: Path) -> None:
     slot.resolve("receipts").write_text("{}")
     assert (tmp_path / "projects/p/copilot_e-1_0_r7_0").read_text() == "{}"
     assert slot.resolve("unlinked") == slot.directory / "unlinked"
+
+
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(slot: Slot, tmp_path: Path) -> None:
+    (slot.directory / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "projects/p/pipe")
+    link(slot, "pipe", "../../projects/p/pipe")
+    link(slot, "directory", "../../projects/p")
+    for name in ("circle", "pipe", "directory"):
+        with pytest.raises(SlotError, match=f"{name} of the task is no plain file"):
+            slot.resolve(name)
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../client_state.xml", "../1/x", "../.."])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.receipts import ReceiptMaker
 from tests.unit.vm_launcher.images.conftest import SmallImage
 from vm_launcher import assembly
 from vm_launcher.boinc import task
@@ -257,6 +258,8 @@ async def test_a_host_without_qemu_is_told_the_package(
         ("manifest.json", b"{}", "manifest"),
         ("enrolment", b"short\n", "no enrolment secret"),
         ("launcher.toml", b"manager = 7\n", "manager"),
+        ("launcher.toml", b"manager = " + b"[" * 20_000, "is not valid TOML: maximum"),
+        ("launcher.toml", b'manager = "http://["\n', "host:port"),
     ],
 )
 async def test_what_cannot_start_ends_the_task_with_the_reason(
@@ -268,6 +271,13 @@ async def test_what_cannot_start_ends_the_task_with_the_reason(
     assert (code, notice) == ("206", "notice")
     assert words in message
     assert left_running(client) == set()
+
+
+@pytest.mark.parametrize("mark", ["many", "nan", "-5.0", "inf"])
+async def test_what_trickles_have_told_is_not_guessed(client: PlayedClient, mark: str) -> None:
+    (client.slot / "copilot_trickles.json").write_text(f'{{"mark": "{mark}"}}')
+    assert await client.whole() == 206
+    assert "unknown what has been reported" in client.said("boinc_finish_called")[1]
 
 
 async def test_no_memory_for_a_vm(client: PlayedClient) -> None:
@@ -298,3 +308,16 @@ async def test_no_room_to_say_that_it_waits_is_no_failure(client: PlayedClient) 
     (client.slot / "boinc_temporary_exit.part").mkdir()  # as good as no room
     assert await client.whole() == 0
     assert "handle.json" in left_running(client), "the VM is kept for the next start"
+
+
+async def test_no_room_to_say_that_it_has_finished_loses_no_receipts(client: PlayedClient) -> None:
+    client.put("launcher.toml", OVER_SOON.encode())
+    maker = ReceiptMaker()
+    (client.slot / "launcher").mkdir()
+    (client.slot / "launcher" / "receipts.jsonl").write_bytes(maker.file(2) + b'{"torn":')
+    (client.slot / "boinc_finish_called.part").mkdir()  # as good as no room
+    assert await client.whole() == 0, "it is to be started again"
+    (client.slot / "boinc_finish_called.part").rmdir()
+    assert await client.whole() == 0
+    assert client.said("boinc_finish_called") == ["0"]
+    assert (client.project / "receipts.7").read_bytes() == maker.file(2)

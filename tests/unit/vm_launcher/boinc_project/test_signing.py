@@ -77,6 +77,7 @@ def test_no_nonsense_is_a_signature(program: Path, signature: str) -> None:
         KEY.text().replace("a", "b"),
         KEY.text()[:-3],
         "1024\nxyz.\n",
+        f"1024\n{'00' * (3 * 128 + 5 * 64)}.\n",
         "²\n00.\n",
         "9" * 5000 + "\n00.\n",
     ],

@@ -298,3 +298,11 @@ def test_the_meter_goes_on_over_saves_boots_and_restarts() -> None:
     assert meter.checkpoint == 100.0
     meter.mark()
     assert meter.checkpoint == 112.0
+
+
+def test_a_task_ends_before_its_upload_gets_too_large() -> None:
+    played = Played(TaskRules(most_receipts=50))
+    assert asks(played.look(100, receipts=49)) == []
+    assert asks(played.look(1, receipts=50)) == [Ask.FINISH]
+    assert asks(played.look(10, receipts=51)) == []
+    assert Finish(0) in played.say(VmEnded(FINISHED))
