@@ -21,7 +21,9 @@ async def running(server: XmppServer, root: Path, carriers: str = "xmpp") -> Asy
     home = root / "manager"
     options = ("--cores", "2", "--carriers", carriers, "--ca", str(server.authority.file))
     async with (
-        programs.manager(home, settings=joined(server, home / "data", home / "xmpp")) as manager,
+        programs.manager(
+            home, lease_seconds=20.0, settings=joined(server, home / "data", home / "xmpp")
+        ) as manager,
         programs.agent(manager, options=options) as agent,
         programs.client(manager) as client,
     ):

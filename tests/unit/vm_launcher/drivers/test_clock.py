@@ -1,5 +1,6 @@
 """The rate of the host's time-stamp counter, on the host that runs the tests."""
 
+import itertools
 import mmap
 
 import pytest
@@ -36,9 +37,9 @@ def test_a_host_that_allows_no_code_at_run_time_gets_another_clock(
     assert clock.host_tsc_khz() is None
 
 
-@pytest.mark.parametrize("step", [0, 1000, 50_000_000])
+@pytest.mark.parametrize("step", [0, 1000, 1 << 40])
 def test_a_counter_that_is_no_clock_is_not_used(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    counts = iter(range(0, 1 << 60, step or 1))
+    counts = itertools.count(0, step or 1)
     monkeypatch.setattr(clock, "_counter", lambda: lambda: next(counts) if step else 7)
     assert clock.host_tsc_khz() is None
 
