@@ -70,6 +70,7 @@ async def assemble(settings: Settings, state: StateDirectory) -> Assembled:
         egress=egress,
         state=state,
         reporter=reporter,
+        manager_keys=settings.manager_keys,
     )
     return Assembled(Launcher(parts), reporter, egress)
 

@@ -3,12 +3,15 @@
 They are kept as they came. Whoever has the manager's public key can verify them.
 """
 
+import base64
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
 from copilot_agent.protocol.receipt import Receipt
@@ -23,6 +26,29 @@ MOST_UPLOADED = 20_000
 
 class ReceiptsFullError(Exception):
     """The file has reached its bound."""
+
+
+def is_signed(receipt: Receipt, keys: Collection[str]) -> bool:
+    """Whether one of these managers has signed it; without any key everything is taken.
+
+    A guest that is not what it should be could invent receipts, and one of them would make a
+    project refuse all that are handed in with it.
+    """
+    if not keys:
+        return True
+    key = receipt.statement.key
+    if key not in keys:
+        return False
+    try:
+        public = Ed25519PublicKey.from_public_bytes(_decode(key))
+        public.verify(_decode(receipt.signature), receipt.signed())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 class ReceiptFile:

@@ -32,7 +32,7 @@ from vm_launcher.drivers.base import (
 )
 from vm_launcher.egress import Egress
 from vm_launcher.host_words import UsageNews, Voice, host_message
-from vm_launcher.receipts import ReceiptFile, ReceiptsFullError
+from vm_launcher.receipts import ReceiptFile, ReceiptsFullError, is_signed
 from vm_launcher.report import Reporter
 from vm_launcher.state import StateDirectory
 
@@ -53,6 +53,8 @@ class Parts:
     egress: Egress
     state: StateDirectory
     reporter: Reporter
+    manager_keys: tuple[str, ...] = ()
+    """Whose receipts are kept; all, if there is none."""
 
 
 class Launcher:
@@ -190,7 +192,8 @@ class Launcher:
             self._untold = 0
 
     async def _keep(self, receipts: tuple[Receipt, ...]) -> None:
-        mine = [one for one in receipts if one.statement.launcher == self._public_key]
+        keys, own = self._parts.manager_keys, self._public_key
+        mine = [one for one in receipts if one.statement.launcher == own and is_signed(one, keys)]
         fresh = self._book.add(mine)
         if fresh:
             try:

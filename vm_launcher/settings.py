@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from copilot_agent.protocol.base import HOST_PORT, Strict, Url
+from copilot_agent.protocol.base import HOST_PORT, PublicKey, Strict, Url
 from copilot_agent.protocol.errors import CopilotError, ErrorCode, FieldError
 from copilot_agent.protocol.words import dotted, in_words
 from vm_launcher.drivers.base import VmSpec
@@ -63,6 +63,9 @@ class Settings(Strict):
     image_key: Path
     enrolment_file: Path
     state: Path
+    manager_keys: Annotated[tuple[PublicKey, ...], Field(max_length=20)] = ()
+    """The manager's, present and former, as `copilot whoami` shows them: receipts that none of
+    them signed are not kept. Without any the guest is believed."""
     ca_file: Path | None = None
     """PEM certificates trusted for the manager besides the image's own."""
     xmpp: Annotated[str, Field(pattern=rf"^({HOST_PORT})?$")] = ""

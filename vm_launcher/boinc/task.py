@@ -193,6 +193,7 @@ def _owner_settings(
         manager=settings.manager,
         xmpp=settings.xmpp,
         window=settings.window,
+        manager_keys=settings.manager_keys,
         image=collect_image(slot, state.root / "image"),
         image_key=slot.resolve(IMAGE_KEY),
         enrolment_file=slot.resolve(ENROLMENT),

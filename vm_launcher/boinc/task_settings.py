@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from copilot_agent.protocol.base import HOST_PORT, Strict, Url
+from copilot_agent.protocol.base import HOST_PORT, PublicKey, Strict, Url
 from vm_launcher.settings import SettingsError, put, refusal
 
 TASK_SETTINGS = "launcher.toml"
@@ -65,6 +65,8 @@ class TaskSettings(Strict):
     manager: Url
     xmpp: Annotated[str, Field(pattern=rf"^({HOST_PORT})?$")] = ""
     """host:port of the manager's XMPP server; then the guest talks to the manager over it."""
+    manager_keys: Annotated[tuple[PublicKey, ...], Field(max_length=20)] = ()
+    """The manager's, present and former: receipts that none of them signed are not kept."""
     window: Annotated[int, Field(ge=0, le=64)] = 1
     allow: _HostPorts = ()
     """host:port of public addresses that the guest may reach besides the manager."""

@@ -218,7 +218,7 @@ async def world(
         client = await stack.enter_async_context(programs.client(manager))
         key = (await client.credit.total()).manager_key
         directory = home / "project"
-        toml = f'manager = "{manager.url}"\n{settings}'
+        toml = f'manager = "{manager.url}"\nmanager_keys = ["{key}"]\n{settings}'
         await asyncio.to_thread(_copy_application, application, directory, toml, without)
         validator = Validator(key, home / "ledger.sqlite")
         project = await stack.enter_async_context(boinc_project(directory, validate=validator))

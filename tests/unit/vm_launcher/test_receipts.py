@@ -14,7 +14,7 @@ from job_manager_adapter.boinc_project.checking import MOST_BYTES, MOST_RECEIPTS
 from tests.harness.receipts import ENROLMENT, ReceiptMaker
 from vm_launcher import receipts
 from vm_launcher.core.credit import CreditBook, Totals
-from vm_launcher.receipts import ReceiptFile, ReceiptsFullError
+from vm_launcher.receipts import ReceiptFile, ReceiptsFullError, is_signed
 
 
 def receipt(number: int, granted: float = 1.5) -> Receipt:
@@ -137,3 +137,18 @@ def test_what_could_not_be_kept_may_come_again() -> None:
     book = CreditBook()
     book.forget(book.add([receipt(1)]))
     assert book.add([receipt(1)]) == [receipt(1)]
+
+
+def test_receipts_that_no_known_manager_signed_are_not_taken() -> None:
+    manager, former, stranger = ReceiptMaker(), ReceiptMaker(), ReceiptMaker()
+    keys = (manager.public, former.public)
+    good = manager.alone(manager.statement())
+    assert is_signed(good, keys)
+    assert all(is_signed(one, keys) for one in former.together([former.statement()] * 2))
+    assert not is_signed(stranger.alone(stranger.statement()), keys)
+    richer = good.statement.model_copy(update={"granted": 1000.0})
+    assert not is_signed(good.model_copy(update={"statement": richer}), keys)
+    assert not is_signed(stranger.alone(stranger.statement(key=manager.public)), keys)
+    assert is_signed(stranger.alone(stranger.statement()), ()), (
+        "without a key the guest is believed"
+    )
