@@ -71,6 +71,12 @@ def project_directory() -> Path:
     return Path(sys.argv[0]).absolute().parent.parent
 
 
+def beside(project: Path | None) -> Path | None:
+    """The settings of a project that is named, where it has some."""
+    path = project / NAME if project else None
+    return path if path and path.exists() else None
+
+
 def public_keys(words: tuple[str, ...]) -> tuple[str, ...]:
     """Each is a key or a file with one in it. Raises SettingsError, also for none at all."""
     if not words:

@@ -22,6 +22,7 @@ from job_manager_adapter.boinc_project.settings import (
     NAME,
     Settings,
     SettingsError,
+    beside,
     load_settings,
     project_directory,
     public_keys,
@@ -114,7 +115,7 @@ class Daemon:
 
 def build(args: argparse.Namespace) -> Daemon:
     """Raises SettingsError."""
-    settings: Settings = load_settings(args.config or _beside(args.project))
+    settings: Settings = load_settings(args.config or beside(args.project))
     project = load_project(args.project or project_directory())
     ledger = args.ledger or settings.ledger
     if ledger is None:
@@ -130,11 +131,6 @@ def build(args: argparse.Namespace) -> Daemon:
         dry_run=args.dry_run,
     )
     return Daemon(granter, project, database_socket(args.socket or settings.database_socket))
-
-
-def _beside(project: Path | None) -> Path | None:
-    path = project / NAME if project else None
-    return path if path and path.exists() else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
