@@ -53,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(parser)
-    parser.add_argument("--manager-key", action="append", default=[], metavar="KEY|FILE")
+    parser.add_argument(
+        "--manager-key", action="append", default=[], metavar="KEY|FILE",
+        help="instead of manager_keys in the settings",
+    )  # fmt: skip
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="the one of receipt-check")
     parser.add_argument("--socket", type=Path, help="of the database, where it is not found")
     parser.add_argument("--interval", type=_seconds, default=60.0, metavar="SECONDS")
@@ -125,7 +128,7 @@ def build(args: argparse.Namespace) -> Daemon:
     granter = Granter(
         project=project,
         app=settings.app,
-        keys=public_keys((*args.manager_key, *settings.manager_keys)),
+        keys=public_keys(tuple(args.manager_key) or settings.manager_keys),
         ledger=Ledger(ledger),
         most_credit=settings.most_credit,
         dry_run=args.dry_run,

@@ -128,6 +128,36 @@ def test_in_a_project_it_needs_nothing_but_the_files(upload: Path, repository: P
     assert Ledger(project / "copilot-ledger.db").booked(f"{WORKUNIT}_0") == 2.0
 
 
+def test_asking_for_the_amount_books_nothing(
+    upload: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """manager.key, which the settings name, is not there: the flag is instead of it."""
+    config, ledger = tmp_path / "copilot-credit.toml", tmp_path / "ledger.db"
+    config.write_text('manager_keys = ["manager.key"]\nledger = "ledger.db"\n')
+    words = ("--config", config, "--print-credit", upload)
+    assert check(*words) == 0
+    assert capsys.readouterr() == ("2.000000\n", "") and not ledger.exists()
+    assert check(*words, "--ledger", ledger) == 0
+    assert Ledger(ledger).booked(f"{WORKUNIT}_0") == 2.0
+
+
+def test_a_given_key_stands_instead_of_those_of_the_settings(upload: Path, tmp_path: Path) -> None:
+    config = tmp_path / "copilot-credit.toml"
+    config.write_text(f'manager_keys = "{MANAGER.public}"\n')
+    words = ["--config", str(config), "--no-ledger", str(upload)]
+    assert main(words) == 0
+    assert main(["--manager-key", ReceiptMaker().public, *words]) == 1
+
+
+def test_a_validator_without_a_ledger_is_warned(
+    upload: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(upload) == 0
+    assert "not noticed; set ledger in copilot-credit.toml" in capsys.readouterr().err
+    assert check("--no-ledger", upload) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_slip_in_the_settings_is_told(
     upload: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
