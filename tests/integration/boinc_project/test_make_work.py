@@ -54,6 +54,7 @@ def project(tmp_path: Path, repository: Path) -> Path:
         (folder / "bin" / name).chmod(0o755)
     shutil.copy(repository / "deploy/boinc/make-work", folder / "bin")
     (tmp_path / "manager.toml").write_text(CONFIG.format(data=tmp_path / "data"))
+    (tmp_path / "data/keys").mkdir(parents=True)  # as of a manager that has served
     return folder
 
 
@@ -229,3 +230,11 @@ def test_a_template_that_allows_other_results_is_said(project: Path) -> None:
     assert code == 0 and "max_total_results is 5 in templates/copilot_in" in err
     template.write_text(f"<workunit>{limit.format(3)}</workunit>")
     assert make_work(project, "--count", 1, "--dry-run")[2] == ""
+
+
+def test_the_managers_own_words_are_passed_on(project: Path) -> None:
+    config = project.parent / "other.toml"
+    config.write_text(CONFIG.format(data=project.parent / "nowhere"))
+    code, _, err = make_work(project, "--count", 1, "--manager-config", config)
+    assert code == 1 and "no manager has ever served with the data directory" in err
+    assert sorted(path.name for path in project.iterdir()) == ["bin", "download"]
