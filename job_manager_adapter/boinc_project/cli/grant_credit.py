@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pymysql
+from pymysql.constants import CR, ER
 
 from copilot_agent.protocol.errors import CopilotError
 from job_manager_adapter.boinc_project.database import Database
@@ -104,7 +105,7 @@ class Daemon:
             finally:
                 database.close()
         except TROUBLE as error:
-            log.error("this pass ended early: %s", error)
+            log.error("this pass ended early: %s%s", error, hint(error))
             return False
         return True
 
@@ -114,6 +115,16 @@ class Daemon:
             self.once()
             self.stopped.wait(interval)
         log.info("ended")
+
+
+def hint(error: Exception) -> str:
+    """Which setting is wrong, where the database does not let us in."""
+    code = error.args[0] if isinstance(error, pymysql.MySQLError) and error.args else None
+    if code in (CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_UNKNOWN_HOST):
+        return f"; where it is: database_socket in {NAME} or --socket, db_host in config.xml"
+    if code in (ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR):
+        return "; see db_user, db_passwd and db_name in config.xml"
+    return ""
 
 
 def build(args: argparse.Namespace) -> Daemon:
