@@ -19,8 +19,8 @@ def start(program: str, module: str, extra: str) -> int:
         if missing in _OURS:
             raise
         sys.stderr.write(
-            f"{program}: there is no Python package {missing} for {sys.executable}; this program"
-            f" needs the extra {extra}: pip install 'cloud-copilot[{extra}]'\n"
+            f"{program}: there is no Python package {missing} for {sys.executable};"
+            f" install the extra {extra}: cloud-copilot[{extra}]\n"
         )
         return USAGE_ERROR
     return code
