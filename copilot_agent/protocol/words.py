@@ -31,6 +31,7 @@ PATTERNS: Mapping[str, str] = {
     ),
     r"^[a-z0-9]+/[a-z0-9_]+$": "system/processor, such as linux/x86_64",
     r"^[a-z0-9_]{1,24}$": "a processor's flag as in /proc/cpuinfo, such as avx2",
+    r"^[A-Za-z0-9_-]{1,64}$": "letters, digits, _ and -, at most 64 characters",
     r"^[A-Za-z0-9._:-]{1,128}$": "letters, digits and ._:-, at most 128 characters",
     r"^[^\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]*$": "one line without control characters",
     r"^[a-z][a-z0-9_.-]{0,62}=.{1,128}$": (
@@ -71,6 +72,7 @@ _SAID: Mapping[str, str] = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "string_type": "must be text",
+    "path_type": "must be a path, as text",
     "tuple_type": 'must be a list, such as ["a", "b"]',
 }
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from copilot_agent.protocol.errors import CopilotError
 from copilot_agent.protocol.receipt import Receipt
 from deploy.demo import native, physics
+from deploy.demo.check import check_command
 from deploy.demo.display import Display
 from deploy.demo.host import Finished
 from deploy.demo.options import Options, parse
@@ -59,7 +60,7 @@ async def run(options: Options, display: Display) -> Summary:
 
 def _prepare(out: Path) -> None:
     out.mkdir(exist_ok=True)
-    for old in ("mass.png", "native.json", "receipts.jsonl", "summary.json"):
+    for old in ("manager.key", "mass.png", "native.json", "receipts.jsonl", "summary.json"):
         (out / old).unlink(missing_ok=True)
     for old_directory in ("outputs", "logs"):
         shutil.rmtree(out / old_directory, ignore_errors=True)
@@ -67,13 +68,14 @@ def _prepare(out: Path) -> None:
 
 
 async def check_credit(running: Stage, finished: Finished) -> float:
-    """Keep the receipts and recompute their sum.
+    """Keep the receipts, with the key that verifies them, and recompute their sum.
 
     Raises CopilotError if the manager, or the BOINC project, says another one.
     """
     ledger = await running.client.credit.total()
     kept = "".join(f"{line}\n" for line in finished.receipts)
     (running.options.out / "receipts.jsonl").write_text(kept)
+    (running.options.out / "manager.key").write_text(f"{ledger.manager_key}\n")
     receipts = [Receipt.model_validate_json(line) for line in finished.receipts]
     total = credit_of(receipts, ledger.manager_key)
     if abs(total - ledger.granted) > 1e-9:
@@ -97,6 +99,7 @@ def conclude(display: Display, options: Options, summary: Summary) -> None:
         _say_boinc(display, summary)
     say(Text(f"VM: {summary.accelerator}, first word after {summary.vm_boot_seconds:.1f} s"))
     say(Text(f"all in all {summary.wall_seconds:.0f} s; everything is in {options.out}"))
+    say(Text(f"the receipts can be checked anew:\n{check_command(options.out)}"), soft_wrap=True)
 
 
 def _say_boinc(display: Display, summary: BoincSummary) -> None:

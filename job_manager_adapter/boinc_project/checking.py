@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from copilot_agent.protocol.receipt import Receipt, Statement
+from copilot_agent.protocol.words import dotted, in_words
 from job_manager_adapter.receipts import ReceiptError, verify_receipt
 
 MOST_BYTES = 32 << 20
@@ -73,11 +74,14 @@ def _good(line: bytes, keys: Sequence[str], enrolment: str) -> Statement:
         receipt = Receipt.model_validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the line"
-        raise RefusedError(f"no receipt; {where}: {first['msg']}") from error
+        where = dotted(first["loc"]) or "the line"
+        raise RefusedError(f"no receipt; {where}: {in_words(first)}") from error
     statement = receipt.statement
     if statement.key not in keys:
-        raise RefusedError(f"receipt {statement.id} is of another manager")
+        raise RefusedError(
+            f"receipt {statement.id} is of another manager, whose key is {statement.key}; known"
+            f" here (manager_keys): {', '.join(keys)}"
+        )
     verify_receipt(receipt, statement.key)
     if statement.enrolment != enrolment:
         raise RefusedError(

@@ -47,14 +47,17 @@ class Ledger:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """What is not committed at its end is rolled back."""
-        with contextlib.closing(
-            sqlite3.connect(self._path, timeout=self._patience, isolation_level=None)
-        ) as connection:
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(_SCHEMA)
-            connection.execute(_BY_RESULT)
-            yield connection
+        """What is not committed at its end is rolled back. Errors name the file."""
+        try:
+            with contextlib.closing(
+                sqlite3.connect(self._path, timeout=self._patience, isolation_level=None)
+            ) as connection:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(_SCHEMA)
+                connection.execute(_BY_RESULT)
+                yield connection
+        except sqlite3.Error as error:
+            raise type(error)(f"the ledger {self._path}: {error}") from error
 
 
 def _book(connection: sqlite3.Connection, result: str, receipt: Counted) -> None:

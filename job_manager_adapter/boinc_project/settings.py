@@ -14,10 +14,12 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from copilot_agent.protocol.base import Strict
 from copilot_agent.protocol.errors import CopilotError
+from copilot_agent.protocol.words import dotted, in_words
 from job_manager_adapter.boinc_project.checking import MOST_CREDIT
 
 NAME = "copilot-credit.toml"
 VARIABLE = "COPILOT_CREDIT_CONFIG"
+_SHOWN = "a manager's key has 43 characters, alone or in a file; `copilot whoami` shows it"
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -62,7 +64,9 @@ def load_settings(given: Path | None) -> Settings:
 def _why(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return f"{dotted(first['loc'])}: {in_words(first)}"
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be read"
     return str(error)
 
 
@@ -71,12 +75,18 @@ def project_directory() -> Path:
     return Path(sys.argv[0]).absolute().parent.parent
 
 
+def beside(project: Path | None) -> Path | None:
+    """The settings of a project that is named, where it has some."""
+    path = project / NAME if project else None
+    return path if path and path.exists() else None
+
+
 def public_keys(words: tuple[str, ...]) -> tuple[str, ...]:
     """Each is a key or a file with one in it. Raises SettingsError, also for none at all."""
     if not words:
         raise SettingsError(
             "no public key of the manager is given",
-            remedy=f"--manager-key KEY, or manager_keys in {NAME}; `copilot whoami` shows it",
+            remedy=f"say --manager-key KEY, or manager_keys in {NAME}; `copilot whoami` shows it",
         )
     return tuple(word if _KEY.fullmatch(word) else _key_in(Path(word)) for word in words)
 
@@ -84,8 +94,10 @@ def public_keys(words: tuple[str, ...]) -> tuple[str, ...]:
 def _key_in(path: Path) -> str:
     try:
         text = path.read_text()[:1000].strip()
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path} is not there", remedy=_SHOWN) from error
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} is neither a public key nor a file with one") from error
+        raise SettingsError(f"{path}: {_why(error)}", remedy=_SHOWN) from error
     if not _KEY.fullmatch(text):
-        raise SettingsError(f"{path}: no public key of 43 characters is in it")
+        raise SettingsError(f"{path}: no public key of 43 characters is in it", remedy=_SHOWN)
     return text

@@ -4,11 +4,13 @@ import argparse
 import contextlib
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, get_args
 
+from copilot_agent.protocol.errors import CopilotError
 from job_manager_adapter.cli.output import Columns, age, counted, show_rows
 from job_manager_adapter.cli.times import moment
 from job_manager_adapter.client import Client
@@ -22,6 +24,7 @@ _EXAMPLES = """examples:
 
 An enrolment is labelled by `copilot-manager enrolment create --label "host=17 user=4 team=2"`.
 One whose label has no such word is a group of its own. Labels are shown to operators only.
+Credit is in BOINC's unit, cobblestones: 200 are a day of a reference core.
 """
 _FORMULA = frozenset("=+-@＝＋－＠")
 """With one of these in front a spreadsheet reads a cell as a formula."""
@@ -30,10 +33,18 @@ _FIELDS = (
     "enrolment", "label", "host", "user", "team", "experiment", "granted", "cpu_seconds",
     "receipts", "first_accepted_at", "last_accepted_at",
 )  # fmt: skip
+
+
+def rounded(amount: float) -> str:
+    """Two digits behind the point, or as many as show two of a small amount's: 0.0032."""
+    small = 0 < amount < 1
+    return f"{amount:.{min(max(1 - math.floor(math.log10(amount)), 2), 9) if small else 2}f}"
+
+
 GROUPS: Columns[CreditGroup] = {
     "LABEL": lambda group: group.group,
-    "CREDIT": lambda group: f"{group.granted:.2f}",
-    "CPU HOURS": lambda group: f"{group.cpu_seconds / 3600:.2f}",
+    "CREDIT": lambda group: rounded(group.granted),
+    "CPU HOURS": lambda group: rounded(group.cpu_seconds / 3600),
     "JOBS": lambda group: group.receipts,
     "ENROLMENTS": lambda group: group.enrolments,
     "FIRST": lambda group: age(group.first_accepted_at),
@@ -66,18 +77,18 @@ def _verb(verbs: Any, name: str, text: str, run: Any) -> argparse.ArgumentParser
 
 
 async def show_credit(args: argparse.Namespace, client: Client) -> int:
-    rows = [row async for row in client.credit.by_enrolment(since=args.since, until=args.until)]
+    rows = await _rows(args, client)
     groups = group_rows(rows, args.by)
     show_rows(groups, GROUPS, args.output, lambda group: group.group)
     if args.output == "table" and groups:
         granted = sum(group.granted for group in groups)
         jobs = counted(sum(group.receipts for group in groups), "job")
-        print(f"{granted:.2f} credits for {jobs}", file=sys.stderr)
+        print(f"{rounded(granted)} credits for {jobs}", file=sys.stderr)
     return 0
 
 
 async def export_credit(args: argparse.Namespace, client: Client) -> int:
-    rows = [row async for row in client.credit.by_enrolment(since=args.since, until=args.until)]
+    rows = await _rows(args, client)
     records = [_record(row) for row in rows]
     with _target(args.file) as file:
         if args.format == "json":
@@ -86,6 +97,16 @@ async def export_credit(args: argparse.Namespace, client: Client) -> int:
         else:
             write_csv(records, file)
     return 0
+
+
+async def _rows(args: argparse.Namespace, client: Client) -> list[EnrolmentCreditView]:
+    since, until = args.since, args.until
+    if since and until and since >= until:
+        raise CopilotError(
+            f"--since {since:%Y-%m-%d %H:%M} is not before --until {until:%Y-%m-%d %H:%M} (UTC)",
+            remedy="no receipt can be in between: exchange them, or leave one out",
+        )
+    return [row async for row in client.credit.by_enrolment(since=since, until=until)]
 
 
 def _record(row: EnrolmentCreditView) -> dict[str, object]:
@@ -121,5 +142,8 @@ def _target(path: Path | None) -> Iterator[IO[str]]:
         with partial.open("w", encoding="utf-8", newline="") as file:
             yield file
         partial.replace(path)
+    except OSError as error:
+        raise CopilotError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its directory is not there
+            partial.unlink()

@@ -91,6 +91,7 @@ def _add_enrolments(commands: Any) -> None:
     create.add_argument(
         "--directory", type=Path, metavar="DIR", help="write each secret to a file of its own"
     )
+    _creating(create)
     _action(actions, "list", "enrolments, without their secrets", list_enrolments)
     revoke = _action(actions, "revoke", "no new boots with this secret", revoke_enrolment)
     revoke.add_argument("id", help="as `copilot-manager enrolment list` shows it")
@@ -103,12 +104,37 @@ def _add_tokens(commands: Any) -> None:
     create.add_argument("--experiment", metavar="NAME", help="needed with --role experiment")
     create.add_argument("--expires", type=duration, metavar="90d", help="default: never")
     create.add_argument("--label", default="", help="for people: whose, or what for")
+    _creating(create)
     _action(actions, "list", "tokens, without their values", list_tokens)
     revoke = _action(actions, "revoke", "refuse this token from now on", revoke_token)
     revoke.add_argument("id", help="as `copilot-manager token list` shows it")
 
 
+def _creating(create: Any) -> None:
+    create.add_argument(
+        "--new", action="store_true", help="also where no manager has served yet, in advance"
+    )
+
+
+def _served(args: argparse.Namespace) -> None:
+    """A secret in another data directory than the manager's would be good for nothing.
+
+    Raises `CopilotError` where none has ever served. With PostgreSQL the directory says nothing.
+    """
+    settings: Settings = args.load_settings(args)
+    marks = (settings.keys, settings.data_dir / "operator.token")
+    if args.new or settings.store.url or any(mark.exists() for mark in marks):
+        return
+    raise CopilotError(
+        f"no manager has ever served with the data directory {settings.data_dir}",
+        remedy="say --config FILE or --data-dir DIR as `copilot-manager serve` has it, or start it"
+        " first; --new creates in advance",
+        code=ErrorCode.INVALID_REQUEST,
+    )
+
+
 def create_enrolments(args: argparse.Namespace) -> int:
+    _served(args)
     if args.directory:
         _private(args.directory)
     views = _with_enrolments(
@@ -143,6 +169,7 @@ def revoke_enrolment(args: argparse.Namespace) -> int:
 
 
 def create_token(args: argparse.Namespace) -> int:
+    _served(args)
     view = _with_tokens(
         args,
         lambda tokens: tokens.create(

@@ -49,4 +49,5 @@ def as_it_should_be(summary: Summary, demo: DemoProgram) -> None:
     assert summary.native_largest_bin_difference == 0
     granted = sum(receipt.statement.granted for receipt in demo.receipts())
     assert granted == summary.credit_granted
+    assert (demo.out / "manager.key").read_text() == f"{demo.receipts()[0].statement.key}\n"
     assert (demo.out / "mass.png").read_bytes().startswith(b"\x89PNG")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pymysql
+from pymysql.constants import CR, ER
 
 from copilot_agent.protocol.errors import CopilotError
 from job_manager_adapter.boinc_project.database import Database
@@ -22,6 +23,7 @@ from job_manager_adapter.boinc_project.settings import (
     NAME,
     Settings,
     SettingsError,
+    beside,
     load_settings,
     project_directory,
     public_keys,
@@ -52,7 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(parser)
-    parser.add_argument("--manager-key", action="append", default=[], metavar="KEY|FILE")
+    parser.add_argument(
+        "--manager-key", action="append", default=[], metavar="KEY|FILE",
+        help="instead of manager_keys in the settings",
+    )  # fmt: skip
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="the one of receipt-check")
     parser.add_argument("--socket", type=Path, help="of the database, where it is not found")
     parser.add_argument("--interval", type=_seconds, default=60.0, metavar="SECONDS")
@@ -100,7 +105,7 @@ class Daemon:
             finally:
                 database.close()
         except TROUBLE as error:
-            log.error("this pass ended early: %s", error)
+            log.error("this pass ended early: %s%s", error, hint(error))
             return False
         return True
 
@@ -112,9 +117,19 @@ class Daemon:
         log.info("ended")
 
 
+def hint(error: Exception) -> str:
+    """Which setting is wrong, where the database does not let us in."""
+    code = error.args[0] if isinstance(error, pymysql.MySQLError) and error.args else None
+    if code in (CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_UNKNOWN_HOST):
+        return f"; where it is: database_socket in {NAME} or --socket, db_host in config.xml"
+    if code in (ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR):
+        return "; see db_user, db_passwd and db_name in config.xml"
+    return ""
+
+
 def build(args: argparse.Namespace) -> Daemon:
     """Raises SettingsError."""
-    settings: Settings = load_settings(args.config or _beside(args.project))
+    settings: Settings = load_settings(args.config or beside(args.project))
     project = load_project(args.project or project_directory())
     ledger = args.ledger or settings.ledger
     if ledger is None:
@@ -124,17 +139,12 @@ def build(args: argparse.Namespace) -> Daemon:
     granter = Granter(
         project=project,
         app=settings.app,
-        keys=public_keys((*args.manager_key, *settings.manager_keys)),
+        keys=public_keys(tuple(args.manager_key) or settings.manager_keys),
         ledger=Ledger(ledger),
         most_credit=settings.most_credit,
         dry_run=args.dry_run,
     )
     return Daemon(granter, project, database_socket(args.socket or settings.database_socket))
-
-
-def _beside(project: Path | None) -> Path | None:
-    path = project / NAME if project else None
-    return path if path and path.exists() else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -159,6 +159,14 @@ def test_it_serves_until_it_is_told_to_stop(
 def test_a_database_that_is_away_is_said_without_its_password(project: BoincProject) -> None:
     code, said = project.run("--socket", "/nowhere/socket")
     assert code == 1 and "this pass ended early" in said and "secret" not in said
+    assert "database_socket in copilot-credit.toml or --socket, db_host in config.xml" in said
+
+
+def test_a_database_that_refuses_us_is_said_with_the_settings(project: BoincProject) -> None:
+    path = project.directory / "config.xml"
+    path.write_text(path.read_text().replace("<db_name>", "<db_name>no_"))
+    code, said = project.run()
+    assert code == 1 and "see db_user, db_passwd and db_name in config.xml" in said
 
 
 def test_settings_that_miss_something_are_told(project: BoincProject) -> None:

@@ -97,6 +97,22 @@ async def test_a_span_of_time_is_respected(
         assert len(json.loads(capsys.readouterr().out)) == count
 
 
+async def test_a_span_that_ends_before_it_begins_is_refused(
+    manager: Manager, operator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    span = ("--since", "2026-03-01", "--until", "2026-02-01")
+    assert await asyncio.to_thread(copilot, manager, operator, "show", *span) == 1
+    assert "--since 2026-03-01 00:00 is not before --until 2026-02-01" in capsys.readouterr().err
+
+
+async def test_a_file_that_cannot_be_written_is_named_as_asked_for(
+    manager: Manager, operator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "nowhere" / "x.csv")
+    assert await asyncio.to_thread(copilot, manager, operator, "export", "--file", target) == 1
+    assert f"{target} cannot be written: No such file or directory" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("query", ["cursor=x", "since=2026-01-01T00:00", "limit=501", "by=user"])
 async def test_a_wrong_query_is_named(
     http: aiohttp.ClientSession, operator: str, query: str

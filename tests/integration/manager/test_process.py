@@ -132,7 +132,9 @@ async def test_a_secret_that_is_not_there_is_one_clear_line(config: Path, tmp_pa
 
 
 async def test_it_stops_at_once_whatever_hangs_on_it(config: Path) -> None:
-    _, out, _ = await run(config, "enrolment", "create", "--count", "2", "--output", "quiet")
+    _, out, _ = await run(
+        config, "enrolment", "create", "--new", "--count", "2", "--output", "quiet"
+    )
     secrets = out.split()
     async with serving(config) as server, aiohttp.ClientSession(server.url) as http:
         headers = {"Authorization": f"Bearer {server.token}"}
@@ -203,7 +205,7 @@ def self_signed(directory: Path) -> tuple[Path, Path]:
 
 
 async def test_kill_in_the_middle_of_a_job_loses_nothing(config: Path) -> None:
-    _, out, _ = await run(config, "enrolment", "create", "--output", "quiet")
+    _, out, _ = await run(config, "enrolment", "create", "--new", "--output", "quiet")
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(serving(config))
         client = await stack.enter_async_context(Client(first.url, first.token))
@@ -296,7 +298,7 @@ async def test_secrets_and_tokens_while_it_serves(config: Path, tmp_path: Path) 
 
 async def test_wrong_arguments_say_what_would_be_right(config: Path) -> None:
     for arguments, hint in [
-        (("token", "create", "--role", "experiment", "--experiment", "nobody"), "nobody"),
+        (("token", "create", "--new", "--role", "experiment", "--experiment", "nobody"), "nobody"),
         (("token", "revoke", "t-00000000000000000000"), "t-0000"),
         (("enrolment", "create", "--expires", "soon"), "12h"),
         (("enrolment", "create", "--count", "0"), "10000"),

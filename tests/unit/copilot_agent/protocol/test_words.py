@@ -11,12 +11,19 @@ from copilot_agent.protocol.ids import JobId
 from copilot_agent.protocol.job import JobSpec
 from copilot_agent.protocol.words import PATTERNS, allowed, dotted, in_words
 from job_manager_adapter.api.application import API_ROUTES
+from job_manager_adapter.boinc_project.settings import Settings as CreditSettings
 from job_manager_adapter.client.jobfile import JobFile
 from job_manager_adapter.settings import Settings as ManagerSettings
 from vm_launcher.settings import Settings as LauncherSettings
 
 BODIES = [model for route in API_ROUTES for model in (route.body, route.query) if model]
-WRITTEN: list[type[BaseModel]] = [*BODIES, JobFile, ManagerSettings, LauncherSettings]
+WRITTEN: list[type[BaseModel]] = [
+    *BODIES,
+    JobFile,
+    CreditSettings,
+    ManagerSettings,
+    LauncherSettings,
+]
 
 
 def patterns(value: Any) -> Iterator[str]:

@@ -128,13 +128,72 @@ def test_in_a_project_it_needs_nothing_but_the_files(upload: Path, repository: P
     assert Ledger(project / "copilot-ledger.db").booked(f"{WORKUNIT}_0") == 2.0
 
 
+def test_asking_for_the_amount_books_nothing(
+    upload: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """manager.key, which the settings name, is not there: the flag is instead of it."""
+    config, ledger = tmp_path / "copilot-credit.toml", tmp_path / "ledger.db"
+    config.write_text('manager_keys = ["manager.key"]\nledger = "ledger.db"\n')
+    words = ("--config", config, "--print-credit", upload)
+    assert check(*words) == 0
+    assert capsys.readouterr() == ("2.000000\n", "") and not ledger.exists()
+    assert check(*words, "--ledger", ledger) == 0
+    assert Ledger(ledger).booked(f"{WORKUNIT}_0") == 2.0
+
+
+def test_a_given_key_stands_instead_of_those_of_the_settings(upload: Path, tmp_path: Path) -> None:
+    config = tmp_path / "copilot-credit.toml"
+    config.write_text(f'manager_keys = "{MANAGER.public}"\n')
+    words = ["--config", str(config), "--no-ledger", str(upload)]
+    assert main(words) == 0
+    assert main(["--manager-key", ReceiptMaker().public, *words]) == 1
+
+
+def test_a_validator_without_a_ledger_is_warned(
+    upload: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(upload) == 0
+    assert "not noticed; set ledger in copilot-credit.toml" in capsys.readouterr().err
+    assert check("--no-ledger", upload) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_slip_in_the_settings_is_told(
     upload: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "copilot-credit.toml"
-    config.write_text('manager_key = "x"\n')
-    assert check("--config", config, upload) == 3
-    assert "manager_key" in capsys.readouterr().err
+    for text, words in [
+        ('manager_key = "x"', "manager_key: no such field"),
+        ('app = "my app"', "app: must be letters, digits, _ and -, at most 64 characters"),
+        ("most_credit = -1", "most_credit: must be more than 0.0"),
+        ("ledger = 7", "ledger: must be a path, as text"),
+    ]:
+        config.write_text(f"{text}\n")
+        assert check("--config", config, upload) == 3
+        assert f"{config}: {words}\n" in capsys.readouterr().err
+    assert check("--config", tmp_path / "no.toml", upload) == 3
+    assert f"{tmp_path / 'no.toml'}: No such file or directory\n" in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_named(
+    upload: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, ledger = tmp_path / "manager.key", tmp_path / "no" / "ledger.db"
+    assert main(["--manager-key", str(key), str(upload)]) == 3
+    said = capsys.readouterr().err
+    assert f"{key} is not there" in said and "`copilot whoami` shows it" in said
+    assert check("--ledger", ledger, upload) == 3
+    assert f"the ledger {ledger}: unable to open database file" in capsys.readouterr().err
+
+
+def test_a_receipt_of_another_manager_is_said_with_both_keys(
+    upload: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ReceiptMaker()
+    upload.write_bytes(other.file(1))
+    assert check(upload) == 1
+    said = capsys.readouterr().err
+    assert other.public in said and MANAGER.public in said and "manager_keys" in said
 
 
 def test_a_server_without_our_packages_makes_no_result_invalid(

@@ -88,10 +88,25 @@ def test_check_knows_the_adapters(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_tokens_are_listed_under_titles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    create = ["--data-dir", str(tmp_path), "token", "create", "--role", "operator"]
+    create = ["--data-dir", str(tmp_path), "token", "create", "--new", "--role", "operator"]
     assert main([*create, "--label", "alice"]) == 0
     capsys.readouterr()
     assert main(["--data-dir", str(tmp_path), "token", "list"]) == 0
     titles, line = capsys.readouterr().out.splitlines()
     assert titles.split() == ["TOKEN", "FOR", "STATE", "EXPIRES", "LABEL"]
     assert line.split()[1:] == ["operator", "valid", "never", "alice"]
+
+
+@pytest.mark.parametrize(
+    "words", [["token", "create", "--role", "operator"], ["enrolment", "create"]]
+)
+def test_nothing_is_created_for_a_manager_that_never_was(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    assert main(["--data-dir", str(data), *words]) == 1
+    said = capsys.readouterr()
+    assert f"no manager has ever served with the data directory {data}" in said.err
+    assert "--config FILE" in said.err and said.out == "" and not data.exists()
+    assert main(["--data-dir", str(data), *words, "--new", "--output", "quiet"]) == 0
+    assert len(capsys.readouterr().out.split()) == 1
