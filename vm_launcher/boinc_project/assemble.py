@@ -23,7 +23,11 @@ from vm_launcher.images.store import sha256_file
 
 VERSION_XML = "version.xml"
 SNIPPETS = "copilot-snippets"
+CONFIG = "config.xml"
+"""In every directory that make_project has made."""
 MOST_LAUNCHER_BYTES = 100_000_000
+_LAUNCHER_MARK = b"#!/bin/sh\n# vm-launcher for Linux on x86-64 "
+"""How the single file begins: deploy/launcher/header.sh."""
 
 
 class ProjectError(CopilotError):
@@ -74,14 +78,24 @@ def assemble(order: Order, now: datetime) -> Assembled:
 
 
 def _check(order: Order) -> None:
-    if not order.project.is_dir():
+    if not (order.project / CONFIG).is_file():
         raise ProjectError(
-            f"{order.project} is no directory", remedy="name the one that make_project has made"
+            f"{order.project} is no BOINC project's directory: it has no {CONFIG}",
+            remedy="name the one that make_project has made, or a copy of it",
         )
-    if not order.launcher.is_file() or not 0 < order.launcher.stat().st_size < MOST_LAUNCHER_BYTES:
+    if not _is_launcher(order.launcher):
         raise ProjectError(
-            f"{order.launcher} is no launcher", remedy="build it: make launcher, dist/vm-launcher"
+            f"--launcher: {order.launcher} is not the launcher's single file",
+            remedy="build it: make launcher, then --launcher dist/vm-launcher",
         )
+
+
+def _is_launcher(path: Path) -> bool:
+    """By how it begins: what is not known to be ours is not run in order to find out."""
+    if not path.is_file() or path.stat().st_size >= MOST_LAUNCHER_BYTES:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_LAUNCHER_MARK)) == _LAUNCHER_MARK
 
 
 def _beside(project: Path) -> tempfile.TemporaryDirectory[str]:

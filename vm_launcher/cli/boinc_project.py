@@ -1,15 +1,18 @@
 """`vm-launcher boinc-project`."""
 
 import argparse
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from re import Pattern
 from typing import TYPE_CHECKING
 
 from vm_launcher.cli.exits import Exit
+from vm_launcher.cli.flags import named_as_flags
 from vm_launcher.settings import SettingsError
 
 if TYPE_CHECKING:
+    from vm_launcher.boinc.task_settings import TaskSettings
     from vm_launcher.boinc_project.assemble import Assembled, Order
 
 _EPILOG = """\
@@ -34,6 +37,14 @@ _FLAGS = {
     "allow_emulation": "vm.allow_emulation",
     "credit": "credit.way",
 }
+_NAMES = {dotted: f"--{name.replace('_', '-')}" for name, dotted in _FLAGS.items()} | {
+    "vm.allow_emulation": "--no-emulation",
+    "task.task_seconds": "--task-hours",
+    "ca_certificates": "--ca-file",
+}
+
+
+_VERSION_FORM = "a number, a dot and two digits, as in 1.00 (not 9.1: 9.01 or 9.10)"
 
 
 def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -86,6 +97,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> Exit:
     from vm_launcher.boinc_project.assemble import assemble
+    from vm_launcher.boinc_project.warnings import warnings
 
     order = _order(parsed)
     try:
@@ -97,22 +109,16 @@ def run(parsed: argparse.Namespace) -> Exit:
         ) from None
     for line in _report(order, made):
         print(line)
+    for warning in warnings(order.settings):
+        print(f"vm-launcher: warning: {warning}", file=sys.stderr)
     return Exit.OK
 
 
 def _order(parsed: argparse.Namespace) -> "Order":
-    from vm_launcher.boinc.task_settings import load_task_settings
     from vm_launcher.boinc_project.assemble import Order
     from vm_launcher.boinc_project.names import APP_NAME, VERSION_NUMBER
     from vm_launcher.boinc_project.signing import PrivateKey
 
-    flags = {dotted: getattr(parsed, name) for name, dotted in _FLAGS.items()}
-    if parsed.task_hours is not None:
-        if not 0 < parsed.task_hours <= 720:
-            raise SettingsError("--task-hours: must be more than 0, at most 720")
-        flags["task.task_seconds"] = round(parsed.task_hours * 3600)
-    if parsed.ca_file is not None:
-        flags["ca_certificates"] = _read(parsed.ca_file)
     if not 1 <= parsed.results <= 100:
         raise SettingsError("--results: must be 1 to 100")
     return Order(
@@ -120,19 +126,37 @@ def _order(parsed: argparse.Namespace) -> "Order":
         launcher=parsed.launcher,
         image=parsed.image,
         image_key=parsed.image_key or parsed.image / "image-key.pub",
-        settings=load_task_settings(parsed.settings, flags),
+        settings=_settings(parsed),
         app=_checked("--app", APP_NAME, parsed.app, "lower-case letters, digits and _, as copilot"),
-        version=_checked("--version", VERSION_NUMBER, parsed.version, "two numbers, as in 1.00"),
+        version=_checked("--version", VERSION_NUMBER, parsed.version, _VERSION_FORM),
         results=parsed.results,
-        key=PrivateKey.from_text(_read(parsed.sign)) if parsed.sign is not None else None,
+        key=PrivateKey.from_text(_read("--sign", parsed.sign)) if parsed.sign else None,
     )
 
 
-def _read(path: Path) -> str:
+def _settings(parsed: argparse.Namespace) -> "TaskSettings":
+    from vm_launcher.boinc.task_settings import load_task_settings
+
+    flags = {dotted: getattr(parsed, name) for name, dotted in _FLAGS.items()}
+    if parsed.task_hours is not None:
+        if not 0 < parsed.task_hours <= 720:
+            raise SettingsError("--task-hours: must be more than 0, at most 720")
+        flags["task.task_seconds"] = round(parsed.task_hours * 3600)
+    if parsed.ca_file is not None:
+        flags["ca_certificates"] = _read("--ca-file", parsed.ca_file)
+    try:
+        return load_task_settings(parsed.settings, flags)
+    except SettingsError as error:
+        raise named_as_flags(error, _NAMES, flags) from None
+
+
+def _read(flag: str, path: Path) -> str:
     try:
         return path.read_text("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"{flag}: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{flag}: {path} is no text of ASCII characters") from None
 
 
 def _checked(flag: str, form: Pattern[str], value: str, what: str) -> str:

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.certificates import Authority
 from tests.unit.vm_launcher.images.conftest import SmallImage, digest
 from vm_launcher.boinc.task_settings import load_task_settings
 from vm_launcher.boinc_project import PrivateKey, verify_file
 from vm_launcher.cli import main
 from vm_launcher.images.signing import public_pem
 
+REPOSITORY = Path(__file__).resolve().parents[4]
 FLAGS = {"is_wrapper", "dont_throttle", "needs_network"}
 DIRECTORY = "apps/copilot/{}/x86_64-pc-linux-gnu__copilot_vm"
+MARKED = (REPOSITORY / "deploy/launcher/header.sh").read_bytes()
 LOGICAL = {
     *("launcher.toml", "image-key.pub", "manifest.json", "manifest.json.sig"),
     *("vmlinux", "initrd", "base.squashfs", "agent.squashfs"),
@@ -33,7 +36,8 @@ class Project:
         self.root = home / "project"
         self.root.mkdir()
         self.launcher = home / "vm-launcher"
-        self.launcher.write_text("#!/bin/sh\n")
+        self.launcher.write_bytes(MARKED)
+        (self.root / "config.xml").write_text("<boinc></boinc>")
         self.image = SmallImage(home / "image").make()
         self.image.manifest["expires"] = "2100-01-01T00:00:00Z"
         self.image.write()
@@ -58,6 +62,10 @@ class Project:
             / one.findtext("physical_name", "")
             for one in tree.iter("file")
         }
+
+    def left(self) -> set[str]:
+        """What was made."""
+        return {path.name for path in self.root.iterdir()} - {"config.xml"}
 
     def everything(self) -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
@@ -110,7 +118,8 @@ def test_the_client_is_told_how_to_treat_it(project: Project) -> None:
 
 def test_the_settings_are_those_that_were_given(project: Project) -> None:
     ca = project.home / "ca.pem"
-    ca.write_text('-----BEGIN "CERTIFICATE"\\\n-----END\n')
+    Authority(ca)
+    ca.write_text(f'a "word" before it \\\n{ca.read_text()}')
     given = ["--cpus", "2", "--task-hours", "0.5", "--credit", "trickles", "--ca-file", str(ca)]
     given += ["--allow", "a.example:443", "--no-emulation", "--xmpp", "x.example:5222"]
     assert project.make(*given) == 0
@@ -156,7 +165,7 @@ def test_a_version_with_other_content_is_refused(
 ) -> None:
     project.make()
     before = project.everything()
-    project.launcher.write_text("#!/bin/sh\nexit 1\n")
+    project.launcher.write_bytes(MARKED + b"exit 1\n")
     assert project.make() == 1
     said = capsys.readouterr().err
     assert "vm-launcher" in said
@@ -178,7 +187,7 @@ def test_an_edited_template_stays(project: Project, capsys: pytest.CaptureFixtur
 def test_an_image_that_must_not_boot_is_not_shipped(project: Project) -> None:
     (project.image.directory / "agent").write_bytes(b"evil")
     assert project.make() == 3
-    assert list(project.root.iterdir()) == []
+    assert project.left() == set()
 
 
 @pytest.mark.parametrize(
@@ -187,6 +196,8 @@ def test_an_image_that_must_not_boot_is_not_shipped(project: Project) -> None:
         ("--version", "1"), ("--version", "1.0.0"), ("--version", "../1.00"), ("--app", "../x"),
         ("--app", "Co Pilot"), ("--results", "0"), ("--memory", "1"), ("--manager", "ftp://x"),
         ("--settings", "/nowhere"), ("--task-hours", "nan"), ("--sign", "/nowhere"),
+        ("--version", "9.1"), ("--ca-file", "/nowhere"), ("--ca-file", __file__),
+        ("--allow", "a.example"), ("--allow-local", "a.example:0"), ("--cpus", "0"),
     ],
 )  # fmt: skip
 def test_wrong_words_are_named(
@@ -194,8 +205,63 @@ def test_wrong_words_are_named(
 ) -> None:
     assert project.make(*words) == 2
     said = capsys.readouterr().err
-    assert words[0].removeprefix("--").replace("-hours", "") in said or words[1] in said
-    assert list(project.root.iterdir()) == []
+    assert (words[1] if words[0] == "--settings" else words[0]) in said
+    assert "Errno" not in said
+    assert project.left() == set()
+
+
+def test_a_missing_manager_is_asked_for_by_its_flag(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--launcher", str(project.launcher), "--image", str(project.image.directory))
+    assert main(["boinc-project", str(project.root), *words]) == 2
+    assert "--manager: is missing" in capsys.readouterr().err
+
+
+def test_a_directory_of_no_project_is_refused(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "config.xml").unlink()
+    assert project.make() == 1
+    assert "config.xml" in capsys.readouterr().err
+    assert project.left() == set()
+
+
+@pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"\x7fELF"])
+def test_what_is_not_our_launcher_is_refused(
+    project: Project, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.launcher.write_bytes(data)
+    assert project.make() == 1
+    assert "--launcher" in capsys.readouterr().err
+    assert project.left() == set()
+
+
+@pytest.mark.parametrize(
+    ("manager", "warned"),
+    [
+        ("https://copilot.example.org", []),
+        ("http://copilot.example.org", ["plain http"]),
+        ("https://localhost:8443", ["loopback"]),
+        ("http://127.0.0.1:9", ["loopback", "plain http"]),
+        ("https://[::1]:8443", ["loopback"]),
+    ],
+)
+def test_a_manager_that_volunteers_should_not_get_is_warned_of(
+    project: Project, manager: str, warned: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert project.make("--manager", manager) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(warned)
+    assert all(word in line for word, line in zip(warned, lines, strict=True))
+
+
+def test_a_private_key_is_not_handed_to_volunteers(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, key = Authority(project.home / "ca.pem").server(project.home, "copilot.example.org")
+    assert project.make("--ca-file", str(key)) == 2
+    assert "private key" in capsys.readouterr().err
 
 
 def test_with_the_key_every_file_is_signed(
