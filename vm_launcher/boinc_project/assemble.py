@@ -13,15 +13,24 @@ from pathlib import Path
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from vm_launcher.boinc.task_settings import TaskSettings
 from vm_launcher.boinc_project import templates
+from vm_launcher.boinc_project.key_files import PUBLIC, read_public_key
 from vm_launcher.boinc_project.names import PLAN_CLASS, PLATFORM
-from vm_launcher.boinc_project.signing import PrivateKey, sign_file
+from vm_launcher.boinc_project.signatures import sign, unsigned
+from vm_launcher.boinc_project.signing import PrivateKey, PublicKey
 from vm_launcher.boinc_project.toml import settings_text
-from vm_launcher.boinc_project.version import LAUNCHER, PARTS, AppFile, app_file, version_xml
-from vm_launcher.images import load_image, read_public_key
+from vm_launcher.boinc_project.version import (
+    LAUNCHER,
+    PARTS,
+    VERSION_XML,
+    AppFile,
+    app_file,
+    version_xml,
+)
+from vm_launcher.images import load_image
+from vm_launcher.images import read_public_key as read_image_key
 from vm_launcher.images.manifest import MANIFEST, SIGNATURE
 from vm_launcher.images.store import sha256_file
 
-VERSION_XML = "version.xml"
 SNIPPETS = "copilot-snippets"
 CONFIG = "config.xml"
 """In every directory that make_project has made."""
@@ -62,6 +71,7 @@ class Assembled:
 def assemble(order: Order, now: datetime) -> Assembled:
     """Raises `ProjectError`, or `ImageError` for an image that must not be booted."""
     _check(order)
+    public = _project_key(order)
     target = order.project / "apps" / order.app / order.version / f"{PLATFORM}__{PLAN_CLASS}"
     with ExitStack() as stack:
         work = Path(stack.enter_context(_beside(order.project)))
@@ -71,9 +81,10 @@ def assemble(order: Order, now: datetime) -> Assembled:
             _install(files, target, work / "version")
         else:
             _compare(files, target, order)
+    paths = [target / file.physical for file in files]
     if order.key is not None:
-        _sign(files, target, order.key)
-    signed = all((target / f"{file.physical}.sig").exists() for file in files)
+        sign(paths, order.key)
+    signed = not unsigned(paths, public)
     return Assembled(target, files, is_new, signed, tuple(_texts(order)))
 
 
@@ -98,13 +109,28 @@ def _is_launcher(path: Path) -> bool:
         return file.read(len(_LAUNCHER_MARK)) == _LAUNCHER_MARK
 
 
+def _project_key(order: Order) -> PublicKey | None:
+    """By which clients will check what we sign, where the project's directory has it."""
+    ours = order.key.public if order.key is not None else None
+    path = order.project / "keys" / PUBLIC
+    if not path.exists():
+        return ours
+    public = read_public_key(path)
+    if ours not in (None, public):
+        raise ProjectError(
+            f"--sign: this key is not the private half of {path}",
+            remedy="clients would refuse what it signs: give the project's own code_sign_private",
+        )
+    return public
+
+
 def _beside(project: Path) -> tempfile.TemporaryDirectory[str]:
     """On the same file system, so that a directory is moved into its place at once."""
     return tempfile.TemporaryDirectory(dir=project, prefix=".copilot-")
 
 
 def _files(order: Order, work: Path, now: datetime) -> Iterable[AppFile]:
-    key = read_public_key(order.image_key)
+    key = read_image_key(order.image_key)
     image = load_image(order.image, trusted_keys=[key], now=now, state=work / "state")
     settings = work / "launcher.toml"
     settings.write_text(settings_text(order.settings))
@@ -148,12 +174,6 @@ def _compare(files: Iterable[AppFile], target: Path, order: Order) -> None:
             f"{order.app} {order.version} is there with other content: {', '.join(differing)}",
             remedy="give the new content a higher number: --version",
         )
-
-
-def _sign(files: Iterable[AppFile], target: Path, key: PrivateKey) -> None:
-    for file in files:
-        path = target / file.physical
-        path.with_name(f"{path.name}.sig").write_text(sign_file(path, key))
 
 
 def _texts(order: Order) -> Iterable[Path]:

@@ -22,8 +22,9 @@ examples:
   vm-launcher boinc-project ~/projects/physics --launcher dist/vm-launcher --image .cache/image \\
       --settings launcher.toml --version 1.01 --sign code_sign_private
 
-Nothing that is there is changed: a version with other content is refused, and a template that was
-edited stays, with the new form beside it. deploy/boinc/README.md goes through all of it.
+A version that is there with other content is refused, a signature that is there is checked and not
+replaced, and a template that was edited stays, with the new form beside it. deploy/boinc/README.md
+goes through all of it.
 """
 
 _FLAGS = {
@@ -66,7 +67,12 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("--results", type=int, default=3, metavar="N", help="of one workunit, at most (default 3)")
     _add_settings(parser)
     signing = parser.add_mutually_exclusive_group()
-    signing.add_argument("--sign", type=Path, metavar="FILE", help="key file code_sign_private")
+    signing.add_argument(
+        "--sign",
+        type=Path,
+        metavar="FILE",
+        help="sign what has no signature yet with this key, code_sign_private",
+    )
     signing.add_argument(
         "--unsigned", action="store_true", help="say how to sign it elsewhere (the default)"
     )
@@ -116,8 +122,8 @@ def run(parsed: argparse.Namespace) -> Exit:
 
 def _order(parsed: argparse.Namespace) -> "Order":
     from vm_launcher.boinc_project.assemble import Order
+    from vm_launcher.boinc_project.key_files import read_private_key
     from vm_launcher.boinc_project.names import APP_NAME, VERSION_NUMBER
-    from vm_launcher.boinc_project.signing import PrivateKey
 
     if not 1 <= parsed.results <= 100:
         raise SettingsError("--results: must be 1 to 100")
@@ -130,7 +136,7 @@ def _order(parsed: argparse.Namespace) -> "Order":
         app=_checked("--app", APP_NAME, parsed.app, "lower-case letters, digits and _, as copilot"),
         version=_checked("--version", VERSION_NUMBER, parsed.version, _VERSION_FORM),
         results=parsed.results,
-        key=PrivateKey.from_text(_read("--sign", parsed.sign)) if parsed.sign else None,
+        key=read_private_key(parsed.sign, "--sign") if parsed.sign else None,
     )
 
 
@@ -186,9 +192,11 @@ def _steps(order: "Order", made: "Assembled") -> list[str]:
     ]
     if not made.signed:
         steps.append(
-            "on a computer without a network that has code_sign_private: for each file FILE in\n"
-            f"     {where} but version.xml:\n"
-            "     sign_executable FILE code_sign_private > FILE.sig; bring the .sig files back here"
+            f"sign it, on a computer without a network that has code_sign_private and a copy of\n"
+            f"     {where}:\n"
+            f"     vm-launcher boinc-sign code_sign_private {where.name}\n"
+            "     and bring the .sig files back into that directory (a project without a key:\n"
+            "     vm-launcher boinc-sign --new-key DIR)"
         )
     steps += ["bin/update_versions, bin/stop, bin/start", "bin/make-work makes workunits"]
     return [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]

@@ -271,11 +271,43 @@ def test_with_the_key_every_file_is_signed(
     file = project.home / "code_sign_private"
     file.write_text(key.text())
     project.make()
-    assert "sign_executable" in capsys.readouterr().out
+    assert "boinc-sign" in capsys.readouterr().out
     assert project.make("--sign", str(file)) == 0
-    assert "sign_executable" not in capsys.readouterr().out
+    assert "boinc-sign" not in capsys.readouterr().out
     for path in project.files().values():
         assert verify_file(path, path.with_name(f"{path.name}.sig").read_text(), key.public)
+
+
+def test_a_signature_that_does_not_hold_is_named_and_stays(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project.home / "code_sign_private"
+    file.write_text(PrivateKey.generate().text())
+    project.make()
+    agent = project.files()["agent.squashfs"]
+    signature = agent.with_name(f"{agent.name}.sig")
+    signature.write_text("junk")
+    for words in ((), ("--sign", str(file))):
+        assert project.make(*words) == 1
+        assert signature.name in capsys.readouterr().err
+    assert signature.read_text() == "junk"
+    assert list(project.version().glob("*.sig")) == [signature]
+
+
+def test_the_projects_own_key_counts(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which keys/code_sign_public is there for."""
+    (project.root / "keys").mkdir()
+    project.make()
+    for name in ("own", "other"):
+        assert main(["boinc-sign", "--new-key", str(project.home / name)]) == 0
+    (project.home / "own/code_sign_public").rename(project.root / "keys/code_sign_public")
+    assert project.make("--sign", str(project.home / "other/code_sign_private")) == 1
+    assert "--sign" in capsys.readouterr().err
+    assert list(project.version().glob("*.sig")) == []
+    other = str(project.home / "other/code_sign_private")
+    assert main(["boinc-sign", other, str(project.version())]) == 0
+    assert project.make() == 1
+    assert "no signature" in capsys.readouterr().err
 
 
 def test_a_workunit_asks_for_what_the_vm_takes(project: Project) -> None:
