@@ -85,6 +85,10 @@ class TaskCredit(Strict):
     trickle_seconds: Annotated[int, Field(ge=1, le=86400)] = 3600
     """Between two trickles, if they are the way."""
 
+    @property
+    def other(self) -> Literal["receipts", "trickles"]:
+        return "trickles" if self.way == "receipts" else "receipts"
+
 
 class TaskSettings(Strict):
     manager: Annotated[Url, Field(max_length=300), AfterValidator(_reachable)]

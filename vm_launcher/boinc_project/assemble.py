@@ -13,8 +13,10 @@ from pathlib import Path
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from vm_launcher.boinc.task_settings import TaskSettings
 from vm_launcher.boinc_project import templates
+from vm_launcher.boinc_project.earlier import settings_of, version_before
 from vm_launcher.boinc_project.key_files import PUBLIC, read_public_key
 from vm_launcher.boinc_project.names import PLAN_CLASS, PLATFORM
+from vm_launcher.boinc_project.own_files import OwnFiles
 from vm_launcher.boinc_project.signatures import sign, unsigned
 from vm_launcher.boinc_project.signing import PrivateKey, PublicKey
 from vm_launcher.boinc_project.toml import settings_text
@@ -32,6 +34,7 @@ from vm_launcher.images.manifest import MANIFEST, SIGNATURE
 from vm_launcher.images.store import sha256_file
 
 SNIPPETS = "copilot-snippets"
+TEMPLATES = "templates"
 CONFIG = "config.xml"
 """In every directory that make_project has made."""
 MOST_LAUNCHER_BYTES = 100_000_000
@@ -65,7 +68,9 @@ class Assembled:
     is_new: bool
     signed: bool
     to_compare: tuple[Path, ...]
-    """New forms of templates that were there in another form, which was kept."""
+    """New forms of templates that somebody has edited, which were kept."""
+    other_credit: str | None
+    """The version before this one, if its credit comes the other way."""
 
 
 def assemble(order: Order, now: datetime) -> Assembled:
@@ -85,7 +90,7 @@ def assemble(order: Order, now: datetime) -> Assembled:
     if order.key is not None:
         sign(paths, order.key)
     signed = not unsigned(paths, public)
-    return Assembled(target, files, is_new, signed, tuple(_texts(order)))
+    return Assembled(target, files, is_new, signed, tuple(_texts(order)), _other_way(order))
 
 
 def _check(order: Order) -> None:
@@ -178,29 +183,28 @@ def _compare(files: Iterable[AppFile], target: Path, order: Order) -> None:
 
 def _texts(order: Order) -> Iterable[Path]:
     """Templates, which may have been edited, and snippets, which are only ours."""
-    folder = order.project / "templates"
-    folder.mkdir(exist_ok=True)
+    snippets = order.project / SNIPPETS
+    for folder in (order.project / TEMPLATES, snippets):
+        folder.mkdir(exist_ok=True)
+    own = OwnFiles(order.project, snippets / "templates.sha256")
     made = {
         f"{order.app}_in": templates.input_template(order.settings, order.results),
         f"{order.app}_out": templates.output_template(),
     }
     for name, text in made.items():
-        if _write_new(folder / name, text):
-            yield folder / f"{name}.new"
-    snippets = order.project / SNIPPETS
-    snippets.mkdir(exist_ok=True)
+        new = order.project / TEMPLATES / f"{name}.new"
+        new.unlink(missing_ok=True)
+        if not own.write(f"{TEMPLATES}/{name}", text):
+            new.write_text(text)
+            yield new
     (snippets / "plan_class_spec.xml").write_text(templates.plan_class(order.settings))
     (snippets / "project.xml").write_text(templates.project_xml(order.app))
     (snippets / "config.xml").write_text(templates.config_xml(order.app, order.settings))
 
 
-def _write_new(path: Path, text: str) -> bool:
-    """Whether another text was there; then ours lies beside it."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    if not path.exists():
-        path.write_text(text)
-    if path.read_text() == text:
-        return False
-    new.write_text(text)
-    return True
+def _other_way(order: Order) -> str | None:
+    versions = order.project / "apps" / order.app
+    before = version_before(versions, order.version)
+    settings = settings_of(versions / before) if before else None
+    other = settings is not None and settings.credit.way != order.settings.credit.way
+    return before if other else None

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from re import Pattern
@@ -23,8 +24,8 @@ examples:
       --settings launcher.toml --version 1.01 --sign code_sign_private
 
 A version that is there with other content is refused, a signature that is there is checked and not
-replaced, and a template that was edited stays, with the new form beside it. deploy/boinc/README.md
-goes through all of it.
+replaced. A template is brought up to date unless it was edited: then it stays, with the new form
+beside it. deploy/boinc/README.md goes through all of it.
 """
 
 _FLAGS = {
@@ -172,20 +173,40 @@ def _checked(flag: str, form: Pattern[str], value: str, what: str) -> str:
 
 
 def _report(order: "Order", made: "Assembled") -> list[str]:
+    from vm_launcher.boinc_project.bounds import bounds
+
     lines = [f"{'assembled' if made.is_new else 'already there'}: {made.directory}"]
     for file in made.files:
         size = (made.directory / file.physical).stat().st_size
         lines.append(f"  {size / 1e6:7.1f} MB  {file.physical}")
-    lines += [f"compare with what is there, and take over by hand: {path}"
-              for path in made.to_compare]  # fmt: skip
+    limits = bounds(order.settings)
+    lines.append(
+        f"deadline: {limits.delay / 86400:.1f} days from sending a task (<delay_bound> of the"
+        f" template), enough for a PC that is on for {limits.hours_a_day:.1f} hours a day"
+    )
     return [*lines, "", "next, in the project's directory:", *_steps(order, made)]
+
+
+def _by_hand(order: "Order", made: "Assembled") -> Iterator[str]:
+    from vm_launcher.boinc_project.templates import GRANTED_BY
+
+    for new in made.to_compare:
+        kept = new.relative_to(order.project).with_suffix("")
+        yield f"{kept} was edited and stays: take over what is new in {kept}.new by hand"
+    if made.other_credit is not None:
+        before, other = made.other_credit, GRANTED_BY[order.settings.credit.other]
+        yield (
+            f"credit came another way in {before}: when none of its tasks is left, take {other}\n"
+            "     out of config.xml, for two ways would grant the same work twice (docs/credit.md)"
+        )
 
 
 def _steps(order: "Order", made: "Assembled") -> list[str]:
     from vm_launcher.boinc_project.assemble import SNIPPETS
 
     where = made.directory.relative_to(order.project)
-    steps = [
+    steps = [*_by_hand(order, made)]
+    steps += [
         f"once: add {SNIPPETS}/project.xml to project.xml, then bin/xadd",
         f"once: add {SNIPPETS}/plan_class_spec.xml to plan_class_spec.xml",
         f"once: add the daemons of {SNIPPETS}/config.xml to config.xml (docs/credit.md)",

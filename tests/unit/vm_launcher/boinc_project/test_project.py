@@ -179,9 +179,45 @@ def test_an_edited_template_stays(project: Project, capsys: pytest.CaptureFixtur
     ours = template.read_text()
     template.write_text("<mine/>")
     assert project.make() == 0
-    assert "copilot_in.new" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"^  1\. templates/copilot_in .*copilot_in\.new", said, re.MULTILINE)
     assert template.read_text() == "<mine/>"
     assert template.with_name("copilot_in.new").read_text() == ours
+
+
+def test_a_template_that_nobody_edited_is_brought_up_to_date(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.make()
+    project.template("copilot_in")
+    (project.root / "templates" / "copilot_out").write_text("<mine/>")
+    capsys.readouterr()
+    assert project.make("--version", "1.01", "--results", "9") == 0
+    assert number(project.template("copilot_in"), "max_total_results") == 9
+    assert (project.root / "templates" / "copilot_out").read_text() == "<mine/>"
+    made = {path.name for path in (project.root / "templates").iterdir()}
+    assert made == {"copilot_in", "copilot_out", "copilot_out.new"}
+    said = capsys.readouterr().out
+    assert "copilot_out.new" in said
+    assert "templates/copilot_in" not in said
+
+
+def test_another_way_of_credit_names_the_daemons_to_take_out(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.make()
+    for _ in range(2):  # whoever has overlooked it may ask again
+        capsys.readouterr()
+        assert project.make("--version", "1.01", "--credit", "trickles") == 0
+        assert "take grant-credit" in capsys.readouterr().out
+    assert project.make("--version", "1.02", "--credit", "trickles") == 0
+    assert "grant-credit" not in capsys.readouterr().out
+
+
+def test_the_deadline_is_told(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.make("--task-hours", "4")
+    days = number(project.template("copilot_in"), "delay_bound") / 86400
+    assert f"deadline: {days:.1f} days" in capsys.readouterr().out
 
 
 def test_an_image_that_must_not_boot_is_not_shipped(project: Project) -> None:
