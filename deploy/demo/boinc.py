@@ -146,6 +146,7 @@ async def _application(ground: Ground) -> Path:
     ground.display.step("putting the application together")
     directory, options = ground.work / "project", ground.options
     directory.mkdir()
+    (directory / "config.xml").write_text("<boinc></boinc>\n")
     await call(
         (
             *(str(TOOLS / "vm-launcher"), "boinc-project", str(directory)),

@@ -9,7 +9,7 @@ fail() {
     echo "vm-launcher: $1" >&2
     [ "${2-}" = boinc-task ] || exit 1
     # BOINC's client keeps the task, shows the reason and starts it again later
-    printf '3600\n%s\nnotice\n' "$1" >boinc_temporary_exit && exit 0
+    { printf '3600\n%s\nnotice\n' "$1" >boinc_temporary_exit; } 2>/dev/null && exit 0
     exit 1
 }
 
@@ -25,12 +25,13 @@ start() {
 for old in "$prefix"*-*; do
     [ -d "$old" ] || continue
     rest=${old#"$prefix"}
-    [ "$(start "${rest%-*}")" = "${rest#*-}" ] || rm -rf "./$old"
+    [ "$(start "${rest%-*}")" = "${rest#*-}" ] || rm -rf "./$old" 2>/dev/null
 done
 
 unpacked=$PWD/$prefix$$-$(start $$)
-mkdir -m 700 "$unpacked" || fail "cannot write to $PWD, where it unpacks itself" "$@"
-if ! tail -c "+@START@" "$0" | tar -xzof - -C "$unpacked"; then
+mkdir -m 700 "$unpacked" 2>/dev/null ||
+    fail "cannot write to $PWD, where it unpacks itself: go to a directory that you can write to (@MEGABYTES@ MB are needed)" "$@"
+if ! { tail -c "+@START@" "$0" | tar -xzof - -C "$unpacked"; } 2>/dev/null; then
     rm -rf "$unpacked"
     fail "the launcher does not unpack: $PWD needs @MEGABYTES@ MB of free space (and this computer tail, tar and gzip)" "$@"
 fi

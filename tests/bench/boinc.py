@@ -58,6 +58,7 @@ async def run(frame: Frame) -> list[Result]:
 
 async def _application(project: Path) -> Path:
     project.mkdir()
+    (project / "config.xml").write_text("<boinc></boinc>\n")
     await call(
         (
             *(str(programs.TOOLS / "vm-launcher"), "boinc-project", str(project)),

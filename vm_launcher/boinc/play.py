@@ -70,6 +70,8 @@ class Play:
         self._ending: ev.Ending | None = None
         self._aborted = False
         """When the VM had ended already."""
+        self._quitting: set[asyncio.Task[None]] = set()
+        """The loop itself would not keep them from being collected."""
 
     async def run(self) -> ev.Ending:
         """Until the VM has ended and the client knows what it has to; nothing of it runs then."""
@@ -85,7 +87,9 @@ class Play:
 
     def quit(self, reason: str) -> None:
         """Leave as if the client had said so."""
-        asyncio.get_running_loop().create_task(self._handle(ev.Quit(reason)))
+        quitting = asyncio.get_running_loop().create_task(self._handle(ev.Quit(reason)))
+        self._quitting.add(quitting)
+        quitting.add_done_callback(self._quitting.discard)
 
     async def _turn(self) -> None:
         for event in self._client.poll():

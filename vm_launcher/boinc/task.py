@@ -29,8 +29,9 @@ from vm_launcher.core.task import Task, TaskRules
 from vm_launcher.core.task_endings import DAY, HOUR, INIT_FAILURE
 from vm_launcher.core.task_events import Ending, Finish, Leave, Postpone
 from vm_launcher.core.task_progress import Meter
+from vm_launcher.identity import IdentityError
 from vm_launcher.images import ImageError
-from vm_launcher.settings import NetworkSettings, Settings, VmSettings
+from vm_launcher.settings import NetworkSettings, Settings, SettingsError, VmSettings
 from vm_launcher.state import StateDirectory, StateLockedError
 
 log = logging.getLogger("vm_launcher")
@@ -92,16 +93,16 @@ async def _occupied(start: Start) -> int:
 
 def _refused(error: CopilotError | ImageError) -> Ending:
     """What is wrong before the first boot: with the computer, or with the task."""
-    words = f"{error.message}. Try: {error.remedy}" if error.remedy else error.message
+    # what is the project's cannot be mended by a volunteer, only be loaded anew
+    loaded = isinstance(error, ImageError | IdentityError | SettingsError)
+    remedy = "reset the project in the BOINC manager" if loaded else error.remedy
+    words = f"{error.message}. Try: {remedy}" if remedy else error.message
     log.error("%s", words)
     match error:
         case NoHypervisorError() | TooLittleMemoryError():
             return Postpone(DAY, words, notice=True)
         case StateLockedError():
             return Postpone(_OCCUPIED_SECONDS, words)
-        case ImageError():
-            words = f"{error.message}. Try: reset the project in the BOINC manager"
-            return Finish(INIT_FAILURE, words, notice=True)
         case _:
             return Finish(INIT_FAILURE, words, notice=True)
 

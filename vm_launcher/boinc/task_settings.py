@@ -3,15 +3,17 @@
 It holds no secrets: every volunteer gets the same.
 """
 
+import ssl
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from copilot_agent.protocol.base import HOST_PORT, PublicKey, Strict, Url
+from vm_launcher.egress import AllowEntryError, Entry
 from vm_launcher.settings import SettingsError, put, refusal
 
 TASK_SETTINGS = "launcher.toml"
@@ -19,7 +21,30 @@ TASK_SETTINGS = "launcher.toml"
 
 MAX_SETTINGS_BYTES = 1 << 18
 
-_HostPort = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,300}$")]
+
+def _reachable(text: str) -> str:
+    """What the task will ask of it when it draws up what the guest may reach."""
+    try:
+        Entry.parse(text)
+    except AllowEntryError as error:
+        raise ValueError(f"is no host:port; {error.remedy}") from None
+    return text
+
+
+def _certificates(text: str) -> str:
+    """As the pilot will load them."""
+    if "PRIVATE KEY" in text:
+        raise ValueError("holds a private key, and every volunteer would get it; certificates only")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except ssl.SSLError:
+        raise ValueError("must be certificates in PEM form") from None
+    return text
+
+
+_HostPort = Annotated[
+    str, StringConstraints(pattern=r"^[\x21-\x7e]{1,300}$"), AfterValidator(_reachable)
+]
 _HostPorts = Annotated[tuple[_HostPort, ...], Field(max_length=1000)]
 _Duration = Annotated[int, Field(ge=1, le=30 * 86400)]
 
@@ -60,10 +85,18 @@ class TaskCredit(Strict):
     trickle_seconds: Annotated[int, Field(ge=1, le=86400)] = 3600
     """Between two trickles, if they are the way."""
 
+    @property
+    def other(self) -> Literal["receipts", "trickles"]:
+        return "trickles" if self.way == "receipts" else "receipts"
+
 
 class TaskSettings(Strict):
-    manager: Url
-    xmpp: Annotated[str, Field(pattern=rf"^({HOST_PORT})?$")] = ""
+    manager: Annotated[Url, Field(max_length=300), AfterValidator(_reachable)]
+    xmpp: Annotated[
+        str,
+        Field(pattern=rf"^({HOST_PORT})?$"),
+        AfterValidator(lambda text: text and _reachable(text)),
+    ] = ""
     """host:port of the manager's XMPP server; then the guest talks to the manager over it."""
     manager_keys: Annotated[tuple[PublicKey, ...], Field(max_length=20)] = ()
     """The manager's, present and former: receipts that none of them signed are not kept."""
@@ -73,7 +106,9 @@ class TaskSettings(Strict):
     allow_local: _HostPorts = ()
     """Same, and they may lie in the volunteer's own network: for an institute's own computers."""
     ca_certificates: Annotated[
-        str, StringConstraints(max_length=200_000, pattern=r"^[\x09\x0a\x0d\x20-\x7e]*$")
+        str,
+        StringConstraints(max_length=200_000, pattern=r"^[\x09\x0a\x0d\x20-\x7e]*$"),
+        AfterValidator(lambda text: text and _certificates(text)),
     ] = ""
     """PEM, trusted for the manager besides the image's own."""
     vm: TaskVm = TaskVm()

@@ -13,17 +13,33 @@ from pathlib import Path
 from copilot_agent.protocol.errors import CopilotError, ErrorCode
 from vm_launcher.boinc.task_settings import TaskSettings
 from vm_launcher.boinc_project import templates
+from vm_launcher.boinc_project.earlier import settings_of, version_before
+from vm_launcher.boinc_project.key_files import PUBLIC, read_public_key
 from vm_launcher.boinc_project.names import PLAN_CLASS, PLATFORM
-from vm_launcher.boinc_project.signing import PrivateKey, sign_file
+from vm_launcher.boinc_project.own_files import OwnFiles
+from vm_launcher.boinc_project.signatures import sign, unsigned
+from vm_launcher.boinc_project.signing import PrivateKey, PublicKey
 from vm_launcher.boinc_project.toml import settings_text
-from vm_launcher.boinc_project.version import LAUNCHER, PARTS, AppFile, app_file, version_xml
-from vm_launcher.images import load_image, read_public_key
+from vm_launcher.boinc_project.version import (
+    LAUNCHER,
+    PARTS,
+    VERSION_XML,
+    AppFile,
+    app_file,
+    version_xml,
+)
+from vm_launcher.images import load_image
+from vm_launcher.images import read_public_key as read_image_key
 from vm_launcher.images.manifest import MANIFEST, SIGNATURE
 from vm_launcher.images.store import sha256_file
 
-VERSION_XML = "version.xml"
 SNIPPETS = "copilot-snippets"
+TEMPLATES = "templates"
+CONFIG = "config.xml"
+"""In every directory that make_project has made."""
 MOST_LAUNCHER_BYTES = 100_000_000
+_LAUNCHER_MARK = b"#!/bin/sh\n# vm-launcher for Linux on x86-64 "
+"""How the single file begins: deploy/launcher/header.sh."""
 
 
 class ProjectError(CopilotError):
@@ -52,12 +68,15 @@ class Assembled:
     is_new: bool
     signed: bool
     to_compare: tuple[Path, ...]
-    """New forms of templates that were there in another form, which was kept."""
+    """New forms of templates that somebody has edited, which were kept."""
+    other_credit: str | None
+    """The version before this one, if its credit comes the other way."""
 
 
 def assemble(order: Order, now: datetime) -> Assembled:
     """Raises `ProjectError`, or `ImageError` for an image that must not be booted."""
     _check(order)
+    public = _project_key(order)
     target = order.project / "apps" / order.app / order.version / f"{PLATFORM}__{PLAN_CLASS}"
     with ExitStack() as stack:
         work = Path(stack.enter_context(_beside(order.project)))
@@ -67,21 +86,47 @@ def assemble(order: Order, now: datetime) -> Assembled:
             _install(files, target, work / "version")
         else:
             _compare(files, target, order)
+    paths = [target / file.physical for file in files]
     if order.key is not None:
-        _sign(files, target, order.key)
-    signed = all((target / f"{file.physical}.sig").exists() for file in files)
-    return Assembled(target, files, is_new, signed, tuple(_texts(order)))
+        sign(paths, order.key)
+    signed = not unsigned(paths, public)
+    return Assembled(target, files, is_new, signed, tuple(_texts(order)), _other_way(order))
 
 
 def _check(order: Order) -> None:
-    if not order.project.is_dir():
+    if not (order.project / CONFIG).is_file():
         raise ProjectError(
-            f"{order.project} is no directory", remedy="name the one that make_project has made"
+            f"{order.project} is no BOINC project's directory: it has no {CONFIG}",
+            remedy="name the one that make_project has made, or a copy of it",
         )
-    if not order.launcher.is_file() or not 0 < order.launcher.stat().st_size < MOST_LAUNCHER_BYTES:
+    if not _is_launcher(order.launcher):
         raise ProjectError(
-            f"{order.launcher} is no launcher", remedy="build it: make launcher, dist/vm-launcher"
+            f"--launcher: {order.launcher} is not the launcher's single file",
+            remedy="build it: make launcher, then --launcher dist/vm-launcher",
         )
+
+
+def _is_launcher(path: Path) -> bool:
+    """By how it begins: what is not known to be ours is not run in order to find out."""
+    if not path.is_file() or path.stat().st_size >= MOST_LAUNCHER_BYTES:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_LAUNCHER_MARK)) == _LAUNCHER_MARK
+
+
+def _project_key(order: Order) -> PublicKey | None:
+    """By which clients will check what we sign, where the project's directory has it."""
+    ours = order.key.public if order.key is not None else None
+    path = order.project / "keys" / PUBLIC
+    if not path.exists():
+        return ours
+    public = read_public_key(path)
+    if ours not in (None, public):
+        raise ProjectError(
+            f"--sign: this key is not the private half of {path}",
+            remedy="clients would refuse what it signs: give the project's own code_sign_private",
+        )
+    return public
 
 
 def _beside(project: Path) -> tempfile.TemporaryDirectory[str]:
@@ -90,7 +135,7 @@ def _beside(project: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def _files(order: Order, work: Path, now: datetime) -> Iterable[AppFile]:
-    key = read_public_key(order.image_key)
+    key = read_image_key(order.image_key)
     image = load_image(order.image, trusted_keys=[key], now=now, state=work / "state")
     settings = work / "launcher.toml"
     settings.write_text(settings_text(order.settings))
@@ -136,37 +181,30 @@ def _compare(files: Iterable[AppFile], target: Path, order: Order) -> None:
         )
 
 
-def _sign(files: Iterable[AppFile], target: Path, key: PrivateKey) -> None:
-    for file in files:
-        path = target / file.physical
-        path.with_name(f"{path.name}.sig").write_text(sign_file(path, key))
-
-
 def _texts(order: Order) -> Iterable[Path]:
     """Templates, which may have been edited, and snippets, which are only ours."""
-    folder = order.project / "templates"
-    folder.mkdir(exist_ok=True)
+    snippets = order.project / SNIPPETS
+    for folder in (order.project / TEMPLATES, snippets):
+        folder.mkdir(exist_ok=True)
+    own = OwnFiles(order.project, snippets / "templates.sha256")
     made = {
         f"{order.app}_in": templates.input_template(order.settings, order.results),
         f"{order.app}_out": templates.output_template(),
     }
     for name, text in made.items():
-        if _write_new(folder / name, text):
-            yield folder / f"{name}.new"
-    snippets = order.project / SNIPPETS
-    snippets.mkdir(exist_ok=True)
+        new = order.project / TEMPLATES / f"{name}.new"
+        new.unlink(missing_ok=True)
+        if not own.write(f"{TEMPLATES}/{name}", text):
+            new.write_text(text)
+            yield new
     (snippets / "plan_class_spec.xml").write_text(templates.plan_class(order.settings))
     (snippets / "project.xml").write_text(templates.project_xml(order.app))
     (snippets / "config.xml").write_text(templates.config_xml(order.app, order.settings))
 
 
-def _write_new(path: Path, text: str) -> bool:
-    """Whether another text was there; then ours lies beside it."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    if not path.exists():
-        path.write_text(text)
-    if path.read_text() == text:
-        return False
-    new.write_text(text)
-    return True
+def _other_way(order: Order) -> str | None:
+    versions = order.project / "apps" / order.app
+    before = version_before(versions, order.version)
+    settings = settings_of(versions / before) if before else None
+    other = settings is not None and settings.credit.way != order.settings.credit.way
+    return before if other else None

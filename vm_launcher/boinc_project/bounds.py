@@ -30,6 +30,8 @@ class Bounds:
     fpops_bound: float
     delay: int
     """From sending the task to the report that is still welcome."""
+    hours_a_day: float
+    """On for so long, a PC reports in time."""
 
 
 def bounds(settings: TaskSettings) -> Bounds:
@@ -37,13 +39,15 @@ def bounds(settings: TaskSettings) -> Bounds:
     hypervisor = vm.memory_mib + OWN_MIB + TB_SIZE_MIB
     disk = vm.disk_mib + hypervisor + _UNPACKED_MIB + _LOGS_MIB + _SLACK_MIB
     longest = task.task_seconds + task.grace_seconds + task.idle_end_seconds
+    # a PC that computes for a few hours a day is welcome
+    delay = max(7 * _DAY, 7 * longest)
     return Bounds(
         memory=(hypervisor + _LAUNCHER_MIB) * MIB,
         disk=disk * MIB,
         fpops_estimate=task.task_seconds * vm.cpus * _FLOPS,
         fpops_bound=longest * vm.cpus * _FLOPS * _MARGIN,
-        # a PC that computes for a few hours a day is welcome
-        delay=max(7 * _DAY, 7 * longest),
+        delay=delay,
+        hours_a_day=24 * longest / delay,
     )
 
 

@@ -23,6 +23,7 @@ _NUMBER = KEY_BITS // 8  # bytes of a modulus or an exponent in a key file
 _PRIME = _NUMBER // 2
 _PRIVATE_FIELDS = (_NUMBER, _NUMBER, _NUMBER, _PRIME, _PRIME, _PRIME, _PRIME, _PRIME)
 _PUBLIC_FIELDS = (_NUMBER, _NUMBER)
+_HALVES = {sum(_PRIVATE_FIELDS): "code_sign_private", sum(_PUBLIC_FIELDS): "code_sign_public"}
 _LEAST_BITS = 512  # what BOINC's own tool makes at least
 _LINE_BYTES = 32
 _MOST_TEXT = 16_384  # characters of a key or signature file; the longest real one has 1465
@@ -112,6 +113,14 @@ def verify_file(path: Path, signature: str, key: PublicKey) -> bool:
     return key.verifies(md5(path), signature)
 
 
+def is_signature(text: str) -> bool:
+    """Whether it has the form of a signature, whatever it was made for and by whom."""
+    try:
+        return _LEAST_BITS // 8 <= len(_parse_hex(text)) <= _NUMBER
+    except SigningError:
+        return False
+
+
 def sign_text(text: str, key: PrivateKey) -> str:
     """What BOINC puts into `<xml_signature>` and `<code_sign_key_signature>`."""
     return key.sign(_md5_of_text(text))
@@ -149,11 +158,15 @@ def _key_text(bits: int, numbers: tuple[int, ...], sizes: tuple[int, ...]) -> st
 
 
 def _parse_key(text: str, sizes: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    if text.lstrip().startswith("-----BEGIN"):
+        raise _no_key("it is a PEM file, as OpenSSL writes them; BOINC has a form of its own")
     head, _, body = text[:_MOST_TEXT].partition("\n")
     if not (re.fullmatch("[0-9]{1,4}", head) and _LEAST_BITS <= int(head) <= KEY_BITS):
         raise _no_key(f"its first line must be its length in bits, {_LEAST_BITS} to {KEY_BITS}")
     raw = _parse_hex(body)
     if len(raw) != sum(sizes):
+        if other := _HALVES.get(len(raw)):
+            raise _no_key(f"it is the other half, {other}")
         raise _no_key(f"it has {len(raw)} bytes where {sum(sizes)} are needed")
     return int(head), tuple(int.from_bytes(part) for part in _split(raw, sizes))
 
@@ -182,5 +195,5 @@ def _parse_hex(text: str) -> bytes:
 def _no_key(why: str) -> SigningError:
     return SigningError(
         f"this is no BOINC key: {why}",
-        remedy="give the file that `crypt_prog -genkey` or `vm-launcher boinc-project` wrote",
+        remedy="give a file that `crypt_prog` or `vm-launcher boinc-sign --new-key` wrote",
     )

@@ -10,6 +10,8 @@ from vm_launcher.receipts import MOST_UPLOADED_BYTES
 
 VARIETY = "copilot_runtime"
 """Of the trickles that carry the running time."""
+GRANTED_BY = {"receipts": "grant-credit", "trickles": "trickle_credit"}
+"""Daemons, by the way in which credit comes."""
 _OLDEST_CLIENT = 72000
 _OLDEST_LIBC = 236
 
@@ -91,16 +93,14 @@ def project_xml(app: str) -> str:
 
 def config_xml(app: str, settings: TaskSettings) -> str:
     """Daemons for config.xml. Credit comes by one way only: two would grant work twice."""
-    trickles = settings.credit.way == "trickles"
-    granting = (
-        f"trickle_credit --variety {VARIETY} --max_runtime {longest_trickle(settings)}"
-        if trickles
-        else "grant-credit"
-    )
+    credit = settings.credit
+    granting = GRANTED_BY[credit.way]
+    if credit.way == "trickles":
+        granting += f" --variety {VARIETY} --max_runtime {longest_trickle(settings)}"
     validating = f'script_validator --app {app} --no_credit --init_script "receipt-check files"'
     commands = (validating, granting, f"sample_dummy_assimilator --app {app}")
     daemons = "".join(
         f"    <daemon>\n        <cmd>{command}</cmd>\n    </daemon>\n" for command in commands
     )
-    other = "grant-credit" if trickles else "trickle_credit"
+    other = GRANTED_BY[credit.other]
     return f"<!-- never {other} as well: see docs/credit.md -->\n<daemons>\n{daemons}</daemons>\n"

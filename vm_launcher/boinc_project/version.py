@@ -11,6 +11,8 @@ from xml.sax.saxutils import escape
 
 from vm_launcher.boinc_project.names import PLATFORM
 
+VERSION_XML = "version.xml"
+
 API_VERSION = "7.20.5"
 """Of BOINC's runtime protocol; clients take anything below 6 for the old shared memory."""
 

@@ -5,6 +5,8 @@ import asyncio
 from pathlib import Path
 
 from vm_launcher.boinc import task
+from vm_launcher.boinc.errors import InitDataError
+from vm_launcher.boinc.init_data import FILE_NAME
 from vm_launcher.cli.run import log_to_stderr
 
 _EPILOG = """\
@@ -13,6 +15,7 @@ enrolment secret in it; nobody needs to start it by hand. Without BOINC: vm-laun
 
 exit codes, as BOINC names them:
   0    receipts are to be uploaded, or the task wants to be started again
+  1    this is no slot of a BOINC client, or what the client has put there cannot be read
   194  aborted by the client
   206  it cannot start here
   207  no job came
@@ -44,5 +47,12 @@ def _threads(text: str) -> int:
 
 
 def run(parsed: argparse.Namespace) -> int:
+    directory = Path.cwd()
+    if not (directory / FILE_NAME).exists():
+        raise InitDataError(
+            f"this is no slot of a BOINC client: {FILE_NAME} is not there;"
+            " the BOINC client starts this",
+            remedy="without BOINC: vm-launcher run",
+        )
     log_to_stderr("text", parsed.verbose)
-    return asyncio.run(task.run(Path.cwd(), parsed.nthreads))
+    return asyncio.run(task.run(directory, parsed.nthreads))

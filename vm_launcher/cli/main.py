@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from copilot_agent.protocol.errors import CopilotError
-from vm_launcher.cli import boinc, boinc_project, commands, doctor, images, run
+from vm_launcher.cli import boinc, boinc_project, boinc_sign, commands, doctor, images, run
 from vm_launcher.cli.exits import Exit, exit_of
 from vm_launcher.images import ImageError
 
@@ -62,4 +62,5 @@ def _parser() -> argparse.ArgumentParser:
     images.add_parser(actions)
     boinc.add_parser(actions)
     boinc_project.add_parser(actions)
+    boinc_sign.add_parser(actions)
     return parser

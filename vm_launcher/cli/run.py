@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vm_launcher import standalone
 from vm_launcher.cli.exits import Exit, exit_of_end
+from vm_launcher.cli.flags import named_as_flags
 from vm_launcher.settings import Settings, SettingsError, load_settings
 
 _FLAGS = {
@@ -28,6 +29,9 @@ _FLAGS = {
     "allow_emulation": "vm.allow_emulation",
     "allow": "network.allow",
     "allow_local": "network.allow_local",
+}
+_NAMES = {dotted: f"--{name.replace('_', '-')}" for name, dotted in _FLAGS.items()} | {
+    "vm.allow_emulation": "--no-emulation",
 }
 _NEEDED = ("manager", "image", "image_key", "enrolment_file", "state")
 
@@ -92,7 +96,10 @@ def settings_of(parsed: argparse.Namespace) -> Settings:
         raise SettingsError(
             f"missing: {names}", remedy="give them, or a file with them: --config FILE"
         )
-    return load_settings(parsed.config, flags)
+    try:
+        return load_settings(parsed.config, flags)
+    except SettingsError as error:
+        raise named_as_flags(error, _NAMES, flags) from None
 
 
 def run(parsed: argparse.Namespace) -> Exit:

@@ -59,6 +59,32 @@ def test_where_no_program_may_be_started_nothing_is_left(tmp_path: Path) -> None
     assert "noexec" in left.read_text()
 
 
+@pytest.mark.parametrize("word", ["--version", "boinc-task"])
+def test_where_nothing_can_be_written_it_says_where_to_go(tmp_path: Path, word: str) -> None:
+    bundle(program(tmp_path / "in", "#!/bin/sh\n"), HEADER, tmp_path / "out")
+    done = subprocess.run(
+        [tmp_path / "out", word], cwd="/proc", capture_output=True, text=True, timeout=20
+    )  # there root cannot write either
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vm-launcher: cannot write to /proc")
+    assert "go to a directory that you can write to (1 MB are needed)" in line
+
+
+def test_a_file_that_was_cut_says_so_in_one_line(tmp_path: Path) -> None:
+    bundle(program(tmp_path / "in", "#!/bin/sh\n"), HEADER, tmp_path / "out")
+    (tmp_path / "out").write_bytes((tmp_path / "out").read_bytes()[:-100])
+    slot = tmp_path / "slot"
+    slot.mkdir()
+    done = subprocess.run(
+        [tmp_path / "out", "--version"], cwd=slot, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "does not unpack" in line
+    assert list(slot.iterdir()) == []
+
+
 def test_what_others_have_put_there_is_not_followed(tmp_path: Path) -> None:
     bundle(program(tmp_path / "in", "#!/bin/sh\n"), HEADER, tmp_path / "out")
     slot, precious = tmp_path / "slot", tmp_path / "precious"

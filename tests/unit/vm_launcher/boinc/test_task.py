@@ -257,19 +257,24 @@ async def test_a_host_without_qemu_is_told_the_package(
         ("base.squashfs", b"damaged", "base differs from the signed manifest"),
         ("manifest.json", b"{}", "manifest"),
         ("enrolment", b"short\n", "no enrolment secret"),
+        ("enrolment", None, "enrolment secret cannot be read"),
         ("launcher.toml", b"manager = 7\n", "manager"),
         ("launcher.toml", b"manager = " + b"[" * 20_000, "is not valid TOML: maximum"),
         ("launcher.toml", b'manager = "http://["\n', "host:port"),
     ],
 )
 async def test_what_cannot_start_ends_the_task_with_the_reason(
-    client: PlayedClient, name: str, data: bytes, words: str
+    client: PlayedClient, name: str, data: bytes | None, words: str
 ) -> None:
-    client.put(name, data)
+    if data is None:
+        (client.project / f"{name}.7").unlink()
+    else:
+        client.put(name, data)
     assert await client.whole() == 206
     code, message, notice = client.said("boinc_finish_called")
     assert (code, notice) == ("206", "notice")
     assert words in message
+    assert message.endswith("Try: reset the project in the BOINC manager")
     assert left_running(client) == set()
 
 

@@ -29,6 +29,11 @@ def test_what_is_not_said_has_a_sensible_value(tmp_path: Path) -> None:
         ("manager = 'ftp://copilot.example.org'\n", "manager"),
         ("ca_certificates = '\\u0000'\n".replace("'", '"'), "ca_certificates"),
         ("allow = 'a.example:443'\n", "allow"),
+        ("allow = ['a.example:443', 'a.example']\n", "allow[1]"),
+        ("allow_local = ['127.1:80']\n", "allow_local[0]"),
+        ("manager = 'http://:80'\n", "manager"),
+        ("xmpp = 'a.example:99999'\n", "xmpp"),
+        ("ca_certificates = 'no certificate'\n", "ca_certificates"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, text: str, field: str) -> None:

@@ -21,6 +21,30 @@ def test_without_a_launcher(
     assert "vm-launcher run" in said
 
 
+def test_a_boinc_task_by_hand_is_told_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["boinc-task"]) == 1
+    said = capsys.readouterr().err
+    assert "no slot of a BOINC client: init_data.xml is not there" in said
+    assert "vm-launcher run" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_flag_is_named_as_it_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "owner.toml"
+    file.write_text("[vm]\nmemory_mib = 1\n")
+    words = ["--image", "i", "--image-key", "k", "--enrolment-file", "e", "--state", "s"]
+    assert main(["run", "--config", str(file), "--cpus", "0", *words]) == 2
+    said = capsys.readouterr().err
+    assert "--manager: is missing" in said
+    assert "--cpus: must be at least 1" in said
+    assert "vm.memory_mib: must be at least 256" in said, "this one is the file's"
+
+
 def test_status_of_a_launcher_that_has_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
