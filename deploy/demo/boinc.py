@@ -125,8 +125,8 @@ async def _asked(client: BoincClient, ask: Callable[[], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def boinc_host(ground: Ground) -> AsyncIterator[Host]:
     """Project and client; nothing of either is left when the block ends."""
-    directory = await _application(ground)
     key = (await ground.client.credit.total()).manager_key
+    directory = await _application(ground, key)
     validator = Validator(key, ground.work / "ledger.sqlite")
     cpus = ground.options.cpus
     usage = processors(cpus, f"--nthreads {cpus}")
@@ -141,7 +141,7 @@ async def boinc_host(ground: Ground) -> AsyncIterator[Host]:
                 _keep_logs(ground, project, client, validator)
 
 
-async def _application(ground: Ground) -> Path:
+async def _application(ground: Ground, manager_key: str) -> Path:
     """A project's directory, with the launcher and the image as an application in it."""
     ground.display.step("putting the application together")
     directory, options = ground.work / "project", ground.options
@@ -152,6 +152,7 @@ async def _application(ground: Ground) -> Path:
             *(str(TOOLS / "vm-launcher"), "boinc-project", str(directory)),
             *("--launcher", str(options.cache / "launcher" / "vm-launcher")),
             *("--image", str(ground.image), "--manager", ground.url),
+            f"--manager-key={manager_key}",
             *("--cpus", str(options.cpus), "--memory", str(options.memory_mib)),
             *ground.launcher_options,
         )

@@ -31,6 +31,7 @@ beside it. deploy/boinc/README.md goes through all of it.
 _FLAGS = {
     "manager": "manager",
     "xmpp": "xmpp",
+    "manager_key": "manager_keys",
     "allow": "allow",
     "allow_local": "allow_local",
     "cpus": "vm.cpus",
@@ -85,6 +86,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--settings", type=Path, metavar="FILE", help="a launcher.toml; the flags go before it")
     add("--manager", metavar="URL", help="base URL of the manager")
     add("--xmpp", metavar="HOST:PORT", help="its XMPP server")
+    add(
+        "--manager-key",
+        action="append",
+        metavar="KEY",
+        help="the manager's, as `copilot whoami` shows it: receipts of others are not kept",
+    )
     add("--ca-file", type=Path, metavar="FILE", help="PEM, trusted for the manager besides others")
     add("--allow", action="append", metavar="HOST:PORT", help="the guest may reach this too")
     add("--allow-local", action="append", metavar="HOST:PORT", help="same, in the own network")

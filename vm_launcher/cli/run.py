@@ -16,6 +16,7 @@ from vm_launcher.settings import Settings, SettingsError, load_settings
 _FLAGS = {
     "manager": "manager",
     "xmpp": "xmpp",
+    "manager_key": "manager_keys",
     "image": "image",
     "image_key": "image_key",
     "enrolment_file": "enrolment_file",
@@ -66,6 +67,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("--manager", metavar="URL", help="base URL of the manager")
     add(
         "--xmpp", metavar="HOST:PORT", help="the manager's XMPP server: talk over it if it is there"
+    )
+    add(
+        "--manager-key",
+        action="append",
+        metavar="KEY",
+        help="as `copilot whoami` shows it: receipts that it did not sign are not kept",
     )
     add("--image", type=Path, metavar="DIR", help="the VM image: manifest.json and its layers")
     add("--image-key", type=Path, metavar="FILE", help="public key that must have signed it")

@@ -178,7 +178,7 @@ class Validator:
     """What a project's script_validator and credit daemon do, with the same program."""
 
     def __init__(self, manager_key: str, ledger: Path) -> None:
-        self._words = ("--manager-key", manager_key, "--ledger", str(ledger))
+        self._words = (f"--manager-key={manager_key}", "--ledger", str(ledger))
         self.said: list[str] = []
 
     def __call__(self, report: Report) -> float | None:

@@ -27,7 +27,7 @@ def upload(tmp_path: Path) -> Path:
 
 
 def check(*words: object) -> int:
-    return main(["--manager-key", MANAGER.public, *map(str, words)])
+    return main([f"--manager-key={MANAGER.public}", *map(str, words)])
 
 
 def test_the_amount_is_printed_as_a_plain_number(
@@ -146,7 +146,7 @@ def test_a_given_key_stands_instead_of_those_of_the_settings(upload: Path, tmp_p
     config.write_text(f'manager_keys = "{MANAGER.public}"\n')
     words = ["--config", str(config), "--no-ledger", str(upload)]
     assert main(words) == 0
-    assert main(["--manager-key", ReceiptMaker().public, *words]) == 1
+    assert main([f"--manager-key={ReceiptMaker().public}", *words]) == 1
 
 
 def test_a_validator_without_a_ledger_is_warned(
