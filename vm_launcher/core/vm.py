@@ -31,11 +31,9 @@ class Vm:
         self.finishing = False
         self._rules = rules
         self._accelerators = list(rules.accelerators)
-        self._wish = Wish.RUN
-        self._reason = ""
-        self._greeted = False
-        self._ready = False
-        self._ready_awaited = False
+        self._wish, self._reason = Wish.RUN, ""
+        self._greeted = self._worked = False
+        self._ready = self._ready_awaited = False
         self._epoch: int | None = None
         self._boot_left = 0.0
         self._paused_at = 0.0
@@ -268,7 +266,7 @@ class Vm:
             self._ready = False
         if self.state is State.BOOTING:
             self._move(State.RUNNING)
-        self._greeted = True
+        self._greeted = self._worked = True
         if self.state is State.RUNNING:
             self._await_ready(now)
         if self.finishing:
@@ -314,16 +312,17 @@ class Vm:
             case State.WAITING:
                 return self._start_boot()
             case State.BOOTING:
-                return self._no_hello()
+                return self._no_hello(now)
             case State.RUNNING:
                 what = "did not get ready" if self._ready_awaited else "said nothing after a pause"
                 return self._over(f"the guest's agent {what}", now)
             case _:
                 return []
 
-    def _no_hello(self) -> list[Effect]:
-        limit = self._boot_limit()
-        reason = f"no hello from the guest within {limit:.0f} s under {self.accelerator}"
+    def _no_hello(self, now: float) -> list[Effect]:
+        reason = f"no hello from the guest within {self._boot_limit():.0f} s ({self.accelerator})"
+        if self._worked:  # here, and under this accelerator
+            return self._restart_later(reason, now)
         return self._boot_failed(reason, _SLOW_REMEDY)
 
     # Steps

@@ -91,6 +91,16 @@ def test_no_hello_under_the_last_accelerator_ends_with_a_remedy() -> None:
     assert "boot_seconds" in end.remedy
 
 
+def test_a_vm_that_has_worked_here_is_booted_again_without_a_hello() -> None:
+    vm = running()
+    feed(vm, ev.VmOver(1, "QEMU was killed"), ev.Destroyed(), now=10.0)
+    feed(vm, ev.Tick(), now=11.0)
+    feed(vm, ev.Booted(), now=11.0)
+    assert kinds(feed(vm, ev.Tick(), now=131.0)) == [ev.Say, ev.DestroyVm]
+    assert feed(vm, ev.Destroyed(), now=131.1) == []
+    assert feed(vm, ev.Tick(), now=140.0) == [ev.BootVm(3, "tcg")]
+
+
 def test_pause_waits_for_the_guest_and_resume_tells_how_long_it_was() -> None:
     vm = running()
     assert feed(vm, ev.Asked(Ask.PAUSE, "owner is back"), now=10.0) == [
