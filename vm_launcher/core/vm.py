@@ -320,10 +320,10 @@ class Vm:
                 return []
 
     def _no_hello(self, now: float) -> list[Effect]:
-        reason = f"no hello from the guest within {self._boot_limit():.0f} s ({self.accelerator})"
+        why = f"no hello from the guest within {self._boot_limit():.0f} s under {self.accelerator}"
         if self._worked:  # here, and under this accelerator
-            return self._restart_later(reason, now)
-        return self._boot_failed(reason, _SLOW_REMEDY)
+            return self._restart_later(why, now)
+        return self._boot_failed(why, _SLOW_REMEDY)
 
     # Steps
 
