@@ -31,6 +31,7 @@ PATTERNS: Mapping[str, str] = {
     ),
     r"^[a-z0-9]+/[a-z0-9_]+$": "system/processor, such as linux/x86_64",
     r"^[a-z0-9_]{1,24}$": "a processor's flag as in /proc/cpuinfo, such as avx2",
+    r"^[A-Za-z0-9_-]{43}$": "a public key as `copilot whoami` shows it: 43 letters, digits, _, -",
     r"^[A-Za-z0-9_-]{1,64}$": "letters, digits, _ and -, at most 64 characters",
     r"^[A-Za-z0-9._:-]{1,128}$": "letters, digits and ._:-, at most 128 characters",
     r"^[^\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]*$": "one line without control characters",
