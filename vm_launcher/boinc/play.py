@@ -23,7 +23,7 @@ from vm_launcher.boinc.notebook import Notebook
 from vm_launcher.boinc.preferences import Bounds
 from vm_launcher.boinc.slot import Slot
 from vm_launcher.core import task_events as ev
-from vm_launcher.core.events import End, Say
+from vm_launcher.core.events import End, Outcome, Say
 from vm_launcher.core.task import Task
 from vm_launcher.core.task_endings import ABORTED
 from vm_launcher.receipts import ReceiptFile
@@ -83,7 +83,8 @@ class Play:
         finally:
             running.cancel()
             await asyncio.wait([running])
-        return await self._over(running.result())
+        error = running.exception()
+        return await self._over(running.result() if error is None else _failed(error))
 
     def quit(self, reason: str) -> None:
         """Leave as if the client had said so."""
@@ -259,3 +260,9 @@ class Play:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
+
+
+def _failed(error: BaseException) -> End:
+    """A fault of the launcher's own: the VM is gone, but what it has earned is still handed in."""
+    log.error("the launcher failed", exc_info=error)
+    return End(Outcome.FAILED, f"the launcher failed: {error}", "report it to the project")

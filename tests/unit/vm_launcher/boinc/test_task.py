@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.receipts import ReceiptMaker
+from tests.harness.receipts import ReceiptMaker, lines
 from tests.unit.vm_launcher.images.conftest import SmallImage
 from vm_launcher import assembly
 from vm_launcher.boinc import task
 from vm_launcher.boinc.shared_memory import FILE_BYTES, Channel, MessageFile
-from vm_launcher.drivers.base import Fingerprint
+from vm_launcher.drivers.base import Fingerprint, Handle
 from vm_launcher.drivers.fake import FakeDriver
 from vm_launcher.images import load_image
 from vm_launcher.images.signing import public_pem
@@ -235,6 +235,26 @@ async def test_the_network_switch_and_new_preferences(client: PlayedClient) -> N
         client.prefer("<cpu_usage_limit>40</cpu_usage_limit>")
         task.order("reread_app_info")
         await task.until(lambda: task.has('"cpu_percent": 40'))
+
+
+async def test_a_fault_of_the_launcher_loses_no_receipts(
+    client: PlayedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pause(*_: object) -> Handle:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(FakeDriver, "pause", pause)
+    signed = ReceiptMaker()
+    kept = lines([signed.alone(signed.statement())])
+    (client.slot / "launcher").mkdir()
+    (client.slot / "launcher" / "receipts.jsonl").write_bytes(kept)
+    async with client.started() as task:
+        await task.guest("idle")
+        task.order("suspend")
+        assert await task.end() == 0
+    assert (client.project / "receipts.7").read_bytes() == kept
+    assert client.said("boinc_finish_called")[0] == "0"
+    assert left_running(client) == set()
 
 
 async def test_a_host_without_qemu_is_told_the_package(
