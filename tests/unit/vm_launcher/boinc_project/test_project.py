@@ -2,85 +2,21 @@
 
 import os
 import re
-import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import pytest
 
 from tests.harness.certificates import Authority
-from tests.unit.vm_launcher.images.conftest import SmallImage, digest
+from tests.unit.vm_launcher.boinc_project.conftest import MARKED, Project, number, parse
+from tests.unit.vm_launcher.images.conftest import digest
 from vm_launcher.boinc.task_settings import load_task_settings
 from vm_launcher.boinc_project import PrivateKey, verify_file
 from vm_launcher.cli import main
-from vm_launcher.images.signing import public_pem
 
-REPOSITORY = Path(__file__).resolve().parents[4]
 FLAGS = {"is_wrapper", "dont_throttle", "needs_network"}
-DIRECTORY = "apps/copilot/{}/x86_64-pc-linux-gnu__copilot_vm"
-MARKED = (REPOSITORY / "deploy/launcher/header.sh").read_bytes()
 LOGICAL = {
     *("launcher.toml", "image-key.pub", "manifest.json", "manifest.json.sig"),
     *("vmlinux", "initrd", "base.squashfs", "agent.squashfs"),
 }
-
-
-def parse(text: str) -> ET.Element:
-    return ET.fromstring(text)  # noqa: S314 - our own
-
-
-class Project:
-    """A BOINC project's directory, a launcher and an image for it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.root = home / "project"
-        self.root.mkdir()
-        self.launcher = home / "vm-launcher"
-        self.launcher.write_bytes(MARKED)
-        (self.root / "config.xml").write_text("<boinc></boinc>")
-        self.image = SmallImage(home / "image").make()
-        self.image.manifest["expires"] = "2100-01-01T00:00:00Z"
-        self.image.write()
-        key = self.image.directory / "image-key.pub"
-        key.write_bytes(public_pem(self.image.key.public_key()))
-
-    def make(self, *words: str) -> int:
-        return main([
-            *("boinc-project", str(self.root), "--launcher", str(self.launcher)),
-            *("--image", str(self.image.directory), "--manager", "https://copilot.example.org"),
-            *words,
-        ])  # fmt: skip
-
-    def version(self, number: str = "1.00") -> Path:
-        return self.root / DIRECTORY.format(number)
-
-    def files(self, number: str = "1.00") -> dict[str, Path]:
-        """By logical name; the main program has none."""
-        tree = parse((self.version(number) / "version.xml").read_text())
-        return {
-            one.findtext("logical_name", ""): self.version(number)
-            / one.findtext("physical_name", "")
-            for one in tree.iter("file")
-        }
-
-    def left(self) -> set[str]:
-        """What was made."""
-        return {path.name for path in self.root.iterdir()} - {"config.xml"}
-
-    def everything(self) -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
-
-    def template(self, name: str) -> ET.Element:
-        return parse((self.root / "templates" / name).read_text())
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
-
-
-def number(tree: ET.Element, name: str) -> float:
-    return float(tree.findtext(f"workunit/{name}", "nan"))
 
 
 def test_an_application_version_has_all_that_a_task_opens(project: Project) -> None:
@@ -344,61 +280,3 @@ def test_the_projects_own_key_counts(project: Project, capsys: pytest.CaptureFix
     assert main(["boinc-sign", other, str(project.version())]) == 0
     assert project.make() == 1
     assert "no signature" in capsys.readouterr().err
-
-
-def test_a_workunit_asks_for_what_the_vm_takes(project: Project) -> None:
-    project.make("--memory", "1024", "--disk", "4096", "--cpus", "2", "--results", "4")
-    work = project.template("copilot_in")
-    assert work.findtext("workunit/command_line") == "boinc-task"
-    assert work.findtext("workunit/file_ref/open_name") == "enrolment"
-    assert 1024 << 20 < number(work, "rsc_memory_bound") < 1400 << 20
-    assert (4096 + 1024) << 20 < number(work, "rsc_disk_bound") < (4096 + 2048) << 20
-    flops, cores, day = 10e9, 2, 86400
-    assert number(work, "rsc_fpops_bound") / (flops * cores) > 2 * day, "no fast PC is cut off"
-    assert number(work, "delay_bound") >= 7 * day
-    assert number(work, "max_total_results") == 4
-    assert number(work, "min_quorum") == number(work, "target_nresults") == 1
-
-
-def test_the_receipts_are_uploaded_and_reported_at_once(project: Project) -> None:
-    project.make()
-    out = (project.root / "templates" / "copilot_out").read_text()
-    assert "<file_info>\n" in out, "the server looks for it with its line's end"
-    tree = parse(out)
-    assert tree.find("file_info/name/OUTFILE_0") is not None
-    assert tree.find("file_info/url/UPLOAD_URL") is not None
-    assert tree.findtext("result/file_ref/open_name") == "receipts"
-    assert tree.find("result/report_immediately") is not None
-    assert float(tree.findtext("file_info/max_nbytes", "0")) >= 1 << 20
-
-
-@pytest.mark.parametrize(
-    ("way", "granted_by", "other"),
-    [
-        ("receipts", "grant-credit", "trickle_credit"),
-        ("trickles", "trickle_credit", "grant-credit"),
-    ],
-)
-def test_credit_is_granted_one_way_only(
-    project: Project, way: str, granted_by: str, other: str
-) -> None:
-    project.make("--credit", way, "--cpus", "2")
-    text = (project.root / "copilot-snippets" / "config.xml").read_text()
-    tree = parse(text[text.index("<daemons>") :])
-    commands = [one.text or "" for one in tree.iter("cmd")]
-    assert [command for command in commands if command.startswith(granted_by)]
-    assert not [command for command in commands if command.startswith(other)]
-    validators = [command for command in commands if command.startswith("script_validator")]
-    assert len(validators) == 1
-    assert "--no_credit" in validators[0]
-    if way == "trickles":
-        assert f"--max_runtime {2 * 25 * 3600}" in text, "a long job's receipt comes at its end"
-
-
-def test_the_plan_class_is_for_many_processors(project: Project) -> None:
-    project.make("--cpus", "4")
-    tree = parse((project.root / "copilot-snippets" / "plan_class_spec.xml").read_text())
-    assert tree.findtext("name") == "copilot_vm"
-    assert not [word for word in ("vbox", "docker", "wsl", "mt") if word in "copilot_vm"]
-    assert tree.findtext("max_threads") == "4"
-    assert tree.findtext("min_libc_version") == "236"
