@@ -265,4 +265,6 @@ class Play:
 def _failed(error: BaseException) -> End:
     """A fault of the launcher's own: the VM is gone, but what it has earned is still handed in."""
     log.error("the launcher failed", exc_info=error)
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     return End(Outcome.FAILED, f"the launcher failed: {error}", "report it to the project")
